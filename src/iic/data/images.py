@@ -1,0 +1,41 @@
+"""The form of every dataset inside the project: uint8 images, int64 labels, optional object masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from iic.errors import UserError
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images of one size.
+
+    Attributes:
+        images: uint8 (N, C, H, W), values 0..255, C = 1 (grey) or 3 (RGB).
+        labels: int64 (N,), class numbers from 0.
+        masks: bool (N, H, W), True on the object's pixels; only for datasets whose right explanation is known.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    masks: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8 or self.images.ndim != 4 or self.images.shape[1] not in (1, 3):
+            raise UserError(
+                f"Images must be uint8 of shape (N, 1 or 3, H, W), not {self.images.dtype} {self.images.shape}."
+            )
+        if self.labels.dtype != np.int64 or self.labels.shape != self.images.shape[:1]:
+            raise UserError(
+                f"Labels must be int64, one per image ({len(self.images)}), "
+                f"not {self.labels.dtype} {self.labels.shape}."
+            )
+        expected = (len(self.images), *self.images.shape[2:])
+        if self.masks is not None and (self.masks.dtype != np.bool_ or self.masks.shape != expected):
+            raise UserError(f"Masks must be bool {expected}, not {self.masks.dtype} {self.masks.shape}.")
+
+    def __len__(self) -> int:
+        return len(self.images)
