@@ -1,0 +1,44 @@
+"""The explained networks: normalisation, a whitening convolution, three blocks of two convolutions, one linear layer.
+
+Order within a block: convolution, BatchNorm, ReLU, pool; every BatchNorm folds into its convolution, no module is used
+twice. Widths and the whitened 2x2 input follow Jordan 2024 (arXiv 2404.00498), with ReLU in place of GELU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Normalize(nn.Module):
+    """(x - mean) / std per channel, x and both statistics in pixel units 0..255; input uint8 or float (N, C, H, W)."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std  # (N, C, H, W)
+
+
+def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    nn.init.dirac_(convolution.weight.data[: min(inputs, outputs)])  # starts by passing its input on
+    norm = nn.BatchNorm2d(outputs, eps=1e-5, momentum=0.4)
+    norm.weight.requires_grad_(False)
+    return [convolution, norm, nn.ReLU()]
+
+
+def build_network(
+    mean: Sequence[float], std: Sequence[float], widths: tuple[int, int, int] = (64, 256, 256), classes: int = 10
+) -> nn.Sequential:
+    """A network for 28x28 or 32x32 images with len(mean) channels; logits (N, classes) from pixels 0..255."""
+    whitened = 2 * len(mean) * 2 * 2
+    layers: list[nn.Module] = [Normalize(mean, std), nn.Conv2d(len(mean), whitened, 2), nn.ReLU()]
+    for inputs, outputs in zip((whitened, *widths[:2]), widths, strict=True):
+        layers += [*_convolution(inputs, outputs), nn.MaxPool2d(2), *_convolution(outputs, outputs)]
+    layers += [nn.MaxPool2d(3), nn.Flatten(), nn.Linear(widths[-1], classes)]
+    return nn.Sequential(*layers)
