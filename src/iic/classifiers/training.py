@@ -1,0 +1,170 @@
+"""Train one network: the whole dataset is one tensor, augmentation is vectorised, bfloat16 where the machine has it.
+
+Recipe: Jordan 2024 (arXiv 2404.00498) with Muon: whitened input, alternating flip, shifts, label smoothing, a learning
+rate that falls linearly to zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iic.classifiers.optimizers import FilterMuon, whitening_filters
+from iic.data.images import ImageSet
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Epochs, augmentation and learning rates of one training run."""
+
+    epochs: int
+    batch_size: int = 500
+    flip: bool = True
+    shift: int = 2
+    label_smoothing: float = 0.2
+    filter_lr: float = 0.24
+    filter_momentum: float = 0.6
+    bias_lr: float = 0.053
+    head_lr: float = 0.67
+    weight_decay: float = 2e-6
+    whiten_bias_epochs: int = 3
+
+
+def augment(images: Tensor, epoch: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """One epoch's view: random shifts with reflected borders; each image flipped in every other epoch.
+
+    Args:
+        images: uint8 (N, C, H, W), already flipped at random once when `recipe.flip`.
+
+    Returns:
+        uint8 (N, C, H, W).
+    """
+    count, _, height, width = images.shape
+    if recipe.flip and epoch % 2:
+        images = images.flip(-1)
+    if not recipe.shift:
+        return images
+    pad = recipe.shift
+    # reflect padding needs a float or bfloat16 tensor on the CPU; an index does the same for uint8
+    rows = _reflected(height, pad)
+    columns = _reflected(width, pad)
+    shifts = torch.randint(0, 2 * pad + 1, (count, 2), generator=generator)
+    shifted = torch.empty_like(images)
+    for dy in range(2 * pad + 1):
+        for dx in range(2 * pad + 1):
+            chosen = ((shifts[:, 0] == dy) & (shifts[:, 1] == dx)).nonzero().squeeze(1)
+            window = images[chosen][:, :, rows[dy : dy + height]][:, :, :, columns[dx : dx + width]]
+            shifted[chosen] = window
+    return shifted
+
+
+def _reflected(size: int, pad: int) -> Tensor:
+    """Indices of a row of `size` pixels with `pad` reflected ones at each end: (size + 2 pad,)."""
+    index = torch.arange(-pad, size + pad).abs()
+    return torch.where(index >= size, 2 * (size - 1) - index, index)
+
+
+def train(
+    model: nn.Sequential,
+    data: ImageSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> list[dict[str, float]]:
+    """Train `model` in place; the learning curve, one row per epoch: epoch, loss (smoothed), accuracy (augmented).
+
+    Args:
+        model: from `build_network`, just built.
+        data: the training images.
+        recipe: how.
+        seed: keys the order of the images and the augmentation.
+        dtype: of the convolutions; weights stay float32.
+        progress: wraps the steps, such as tqdm.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
+    if recipe.flip:
+        flipped = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+        images = torch.where(flipped, images.flip(-1), images)
+    _whiten(model, images[:5000])
+    steps_per_epoch = math.ceil(len(images) / recipe.batch_size)
+    optimizers = _optimizers(model, recipe)
+    for group in [g for o in optimizers for g in o.param_groups]:
+        group["initial_lr"] = group["lr"]
+    total, curve = recipe.epochs * steps_per_epoch, []
+    model.train()
+    for step in progress(range(total)):
+        epoch, batch = divmod(step, steps_per_epoch)
+        if batch == 0:
+            view = augment(images, epoch, recipe, generator)
+            order = torch.randperm(len(images), generator=generator)
+            sums = torch.zeros(2)
+        chosen = order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
+        _set_rates(optimizers, step / total, step / (recipe.whiten_bias_epochs * steps_per_epoch))
+        model.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+            logits = model(view[chosen].float().contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), labels[chosen], label_smoothing=recipe.label_smoothing)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        sums += torch.tensor([loss.item() * len(chosen), (logits.argmax(1) == labels[chosen]).sum().item()])
+        if batch == steps_per_epoch - 1:
+            mean_loss, accuracy = (sums / len(images)).tolist()
+            curve.append({"epoch": epoch + 1, "loss": mean_loss, "accuracy": accuracy})
+    model.eval()
+    return curve
+
+
+def _whiten(model: nn.Sequential, images: Tensor) -> None:
+    """Set and freeze the first convolution's filters from 2x2 patches of the training images."""
+    first = next(m for m in model if isinstance(m, nn.Conv2d))
+    with torch.no_grad():
+        patches = F.unfold(model[0](images), first.kernel_size).transpose(1, 2).flatten(0, 1)  # (P, C * 4)
+        first.weight.copy_(whitening_filters(patches).view_as(first.weight))
+        first.bias.zero_()
+    first.weight.requires_grad_(False)
+
+
+def _optimizers(model: nn.Sequential, recipe: Recipe) -> list:
+    convolutions = [m for m in model if isinstance(m, nn.Conv2d)]
+    head = model[-1]
+    decay = recipe.weight_decay * recipe.batch_size
+    norm_biases = [m.bias for m in model if isinstance(m, nn.BatchNorm2d)]
+    bias = {"lr": recipe.bias_lr, "weight_decay": decay / recipe.bias_lr}
+    groups = [
+        {**bias, "params": [convolutions[0].bias], "whiten": True},
+        {**bias, "params": norm_biases},
+        {"params": list(head.parameters()), "lr": recipe.head_lr, "weight_decay": decay / recipe.head_lr},
+    ]
+    filters = [m.weight for m in convolutions[1:]]
+    return [
+        torch.optim.SGD(groups, lr=recipe.bias_lr, momentum=0.85, nesterov=True),
+        FilterMuon(filters, lr=recipe.filter_lr, momentum=recipe.filter_momentum),
+    ]
+
+
+def _set_rates(optimizers: list, done: float, whiten_done: float) -> None:
+    """Fall linearly to zero; the whitening bias stops earlier."""
+    for group in [g for o in optimizers for g in o.param_groups]:
+        group["lr"] = group["initial_lr"] * max(0.0, 1 - (whiten_done if group.get("whiten") else done))
+
+
+@torch.no_grad()
+def predict(model: nn.Module, images, batch_size: int = 500) -> Tensor:
+    """Logits float32 (N, classes) of uint8 images (N, C, H, W), one crop, no test-time augmentation."""
+    model.eval()
+    pixels = torch.as_tensor(images)
+    return torch.cat([model(part.float()) for part in pixels.split(batch_size)])
+
+
+def accuracy(model: nn.Module, data: ImageSet) -> float:
+    """Share of images whose predicted class is the label."""
+    return (predict(model, data.images).argmax(1) == torch.from_numpy(data.labels)).float().mean().item()

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from iic.classifiers.networks import build_network
+from iic.classifiers.training import Recipe, accuracy, augment, predict, train
+from iic.data.images import ImageSet
+from iic.data.sources import load_digits
+
+
+def test_shifts_are_windows_of_the_reflected_image():
+    images = torch.randint(0, 256, (200, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    recipe = Recipe(epochs=1, flip=False, shift=2)
+    views = augment(images, 0, recipe, torch.Generator().manual_seed(1))
+    padded = functional.pad(images.float(), (2, 2, 2, 2), mode="reflect").to(torch.uint8)
+    seen = set()
+    for view, whole in zip(views, padded, strict=True):
+        windows = [(y, x) for y in range(5) for x in range(5) if torch.equal(view, whole[:, y : y + 8, x : x + 8])]
+        assert len(windows) == 1
+        seen.add(windows[0])
+    assert len(seen) == 25
+
+
+@pytest.fixture(scope="module")
+def trained():
+    data, test = load_digits()
+    some = ImageSet(data.images[::4].copy(), data.labels[::4].copy())
+
+    def run():
+        torch.manual_seed(0)
+        model = build_network([33.0], [78.0], widths=(8, 16, 16))
+        curve = train(model, some, Recipe(epochs=4, batch_size=100, flip=False), seed=0)
+        return model, curve
+
+    return run, run(), test
+
+
+def test_digits_are_learnt_in_a_few_epochs(trained):
+    _, (model, curve), test = trained
+    assert [row["epoch"] for row in curve] == [1, 2, 3, 4]
+    assert curve[-1]["loss"] < curve[0]["loss"]
+    assert accuracy(model, test) > 0.93
+
+
+def test_the_same_seed_gives_the_same_weights(trained):
+    run, (model, curve), _ = trained
+    again, curve_again = run()
+    assert curve == curve_again
+    for left, right in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_predictions_do_not_depend_on_the_batch_size(trained):
+    _, (model, _), test = trained
+    images = test.images[:50]
+    torch.testing.assert_close(predict(model, images, 7), predict(model, images, 50), atol=1e-4, rtol=1e-4)
+    assert np.isfinite(predict(model, images).numpy()).all()
