@@ -27,7 +27,7 @@ class Normalize(nn.Module):
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight.data[: min(inputs, outputs)])  # starts by passing its input on
-    norm = nn.BatchNorm2d(outputs, eps=1e-5, momentum=0.4)
+    norm = nn.BatchNorm2d(outputs, eps=1e-5, momentum=0.05)
     norm.weight.requires_grad_(False)
     return [convolution, norm, nn.ReLU()]
 
@@ -40,5 +40,7 @@ def build_network(
     layers: list[nn.Module] = [Normalize(mean, std), nn.Conv2d(len(mean), whitened, 2), nn.ReLU()]
     for inputs, outputs in zip((whitened, *widths[:2]), widths, strict=True):
         layers += [*_convolution(inputs, outputs), nn.MaxPool2d(2), *_convolution(outputs, outputs)]
-    layers += [nn.MaxPool2d(3), nn.Flatten(), nn.Linear(widths[-1], classes)]
+    head = nn.Linear(widths[-1], classes, bias=False)
+    nn.init.normal_(head.weight, std=1 / widths[-1])
+    layers += [nn.MaxPool2d(3), nn.Flatten(), head]
     return nn.Sequential(*layers)

@@ -20,10 +20,15 @@ from iic.data.images import ImageSet
 
 @dataclass(frozen=True)
 class Recipe:
-    """Epochs, augmentation and learning rates of one training run."""
+    """Epochs, augmentation and learning rates of one training run.
+
+    Learning rates are per summed loss. `micro_batch` images go through the network at once, BatchNorm sees only them:
+    large enough for its statistics, small enough for the caches (and for malloc to reuse its memory).
+    """
 
     epochs: int
-    batch_size: int = 500
+    batch_size: int = 2000
+    micro_batch: int = 125
     flip: bool = True
     shift: int = 2
     label_smoothing: float = 0.2
@@ -106,21 +111,26 @@ def train(
             view = augment(images, epoch, recipe, generator)
             order = torch.randperm(len(images), generator=generator)
             sums = torch.zeros(2)
-        chosen = order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size]
         _set_rates(optimizers, step / total, step / (recipe.whiten_bias_epochs * steps_per_epoch))
         model.zero_grad(set_to_none=True)
-        with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-            logits = model(view[chosen].float().contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits.float(), labels[chosen], label_smoothing=recipe.label_smoothing)
-        loss.backward()
+        for chosen in order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size].split(recipe.micro_batch):
+            sums += _backward(model, view[chosen], labels[chosen], recipe, dtype)
         for optimizer in optimizers:
             optimizer.step()
-        sums += torch.tensor([loss.item() * len(chosen), (logits.argmax(1) == labels[chosen]).sum().item()])
         if batch == steps_per_epoch - 1:
             mean_loss, accuracy = (sums / len(images)).tolist()
             curve.append({"epoch": epoch + 1, "loss": mean_loss, "accuracy": accuracy})
     model.eval()
     return curve
+
+
+def _backward(model: nn.Module, pixels: Tensor, labels: Tensor, recipe: Recipe, dtype: torch.dtype) -> Tensor:
+    """Add the gradients of one micro-batch; returns (summed loss, number of correct predictions)."""
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        logits = model(pixels.float().contiguous(memory_format=torch.channels_last))
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing, reduction="sum")
+    loss.backward()
+    return torch.tensor([loss.item(), (logits.argmax(1) == labels).sum().item()])
 
 
 def _whiten(model: nn.Sequential, images: Tensor) -> None:
@@ -139,10 +149,13 @@ def _optimizers(model: nn.Sequential, recipe: Recipe) -> list:
     decay = recipe.weight_decay * recipe.batch_size
     norm_biases = [m.bias for m in model if isinstance(m, nn.BatchNorm2d)]
     bias = {"lr": recipe.bias_lr, "weight_decay": decay / recipe.bias_lr}
+    # The speed-run divides its logits by the number of features; here the head carries that scale, so its square
+    # goes into the learning rate.
+    head_lr = recipe.head_lr / head.in_features**2
     groups = [
         {**bias, "params": [convolutions[0].bias], "whiten": True},
         {**bias, "params": norm_biases},
-        {"params": list(head.parameters()), "lr": recipe.head_lr, "weight_decay": decay / recipe.head_lr},
+        {"params": list(head.parameters()), "lr": head_lr, "weight_decay": decay / head_lr},
     ]
     filters = [m.weight for m in convolutions[1:]]
     return [
