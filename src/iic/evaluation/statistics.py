@@ -1,0 +1,32 @@
+"""Intervals of the accuracies in a report, 95 % unless said otherwise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927)."""
+    share = successes / trials
+    denominator = 1 + z**2 / trials
+    centre = (share + z**2 / (2 * trials)) / denominator
+    half = z / denominator * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
+    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
+def bootstrap_interval(
+    per_image: np.ndarray, *, replicates: int, seed: int, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile bootstrap interval of the mean over images.
+
+    Args:
+        per_image: float (N,), for instance each image's accuracy over the noise seeds: noise is averaged first, images
+            are the unit that is drawn again.
+        replicates: number of bootstrap samples.
+        seed: of the draws.
+        level: of the interval.
+    """
+    rng = np.random.default_rng(seed)
+    means = np.array([rng.choice(per_image, len(per_image)).mean() for _ in range(replicates)])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

@@ -1,0 +1,153 @@
+"""The one table of names -> functions, and the loop that explains a set of images with one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from iic.errors import UserError
+from iic.params import AttributionParams
+
+METHODS = ("lime", "kernel_shap", "lrp", "random", "sobel")
+Progress = Callable[[Iterable], Iterable]
+
+
+@dataclass(frozen=True)
+class Attributions:
+    """One method's maps of some test images.
+
+    Attributes:
+        values: float32 (N, H, W), one per spatial pixel, higher = speaks more for the explained class.
+        indices: int64 (N,), positions in the test set.
+        targets: int64 (N,), the explained class: the predicted one.
+        extras: a number per image, float64 (N,), such as the number of superpixels.
+    """
+
+    values: np.ndarray
+    indices: np.ndarray
+    targets: np.ndarray
+    extras: dict[str, np.ndarray]
+
+
+def select_images(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Positions of `count` test images: in rounds, one of each class a round, in random order.
+
+    A smaller selection is the beginning of a larger one; of ten classes the first 30 images are three of each.
+
+    Args:
+        labels: int64 (N,).
+        count: how many.
+        seed: keys the selection.
+
+    Returns:
+        int64 (count,).
+
+    Raises:
+        UserError: `count` is larger than the set.
+    """
+    if count > len(labels):
+        raise UserError(f"n_images = {count} is more than the {len(labels)} test images: lower n_images.")
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    rounds = np.empty(len(labels), np.int64)  # the how-manieth of its class an image is
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rounds[members] = np.arange(len(members))
+    return order[np.argsort(rounds[order], kind="stable")][:count]
+
+
+def explain(
+    method: str,
+    model,
+    images: np.ndarray,
+    indices: np.ndarray,
+    fill: np.ndarray,
+    params: AttributionParams,
+    *,
+    progress: Progress = iter,
+) -> Attributions:
+    """Explain the predicted class of every image.
+
+    Args:
+        method: a name of METHODS.
+        model: from `freeze`.
+        images: uint8 (N, C, H, W).
+        indices: int64 (N,), their positions in the test set, which key all draws: a map does not depend on the others.
+        fill: float (C,), the dataset's mean colour, pixel units.
+        params: budgets and settings.
+        progress: wraps the loop over images, such as tqdm.
+
+    Raises:
+        UserError: an unknown method, or what the method says of its inputs.
+    """
+    import torch
+
+    from iic.classifiers.inference import predicted_class
+
+    if method not in METHODS:
+        raise UserError(f"Unknown method '{method}': choose from {', '.join(METHODS)}.")
+    targets = predicted_class(model, torch.from_numpy(images)).numpy()
+    values = np.empty((len(images), *images.shape[2:]), np.float32)
+    extras: dict[str, list[float]] = {}
+    explain_one = _FUNCTIONS[method]
+    for i in progress(range(len(images))):
+        # The method's name is part of the key: two methods never share their draws.
+        rng = np.random.default_rng([params.seed, int(indices[i]), METHODS.index(method)])
+        values[i], numbers = explain_one(model, images[i], int(targets[i]), fill, params, rng)
+        for name, number in numbers.items():
+            extras.setdefault(name, []).append(number)
+    if not np.isfinite(values).all():
+        bad = indices[~np.isfinite(values).all((1, 2))][0]
+        raise UserError(f"The {method} map of test image {bad} is not finite: train the model again.")
+    return Attributions(values, indices, targets, {name: np.array(column) for name, column in extras.items()})
+
+
+def _lime(model, image, target, fill, params, rng):
+    from iic.explainers.lime import draw_masks, lime_coefficients
+    from iic.explainers.perturbation import masked_values
+    from iic.explainers.segmentation import slic_superpixels
+
+    segments = slic_superpixels(image, params.superpixels, params.compactness)
+    masks = draw_masks(int(segments.max()) + 1, params.budget, rng)
+    values = masked_values(model, image, segments, masks, fill, target, params.batch_size)
+    weights = lime_coefficients(masks, values, kernel_width=params.lime_kernel_width, ridge=params.lime_ridge)
+    return weights[segments], {"superpixels": masks.shape[1], "forwards": len(masks)}
+
+
+def _kernel_shap(model, image, target, fill, params, rng):
+    from iic.explainers.kernel_shap import draw_coalitions, shapley_values
+    from iic.explainers.perturbation import masked_values
+    from iic.explainers.segmentation import slic_superpixels
+
+    segments = slic_superpixels(image, params.superpixels, params.compactness)
+    masks, weights = draw_coalitions(int(segments.max()) + 1, params.budget - 2, rng)
+    ends = np.stack([np.zeros(masks.shape[1], bool), np.ones(masks.shape[1], bool)])
+    values = masked_values(model, image, segments, np.concatenate([ends, masks]), fill, target, params.batch_size)
+    shares = shapley_values(masks, values[2:], weights, values[0], values[1])
+    return shares[segments], {"superpixels": masks.shape[1], "forwards": len(values)}
+
+
+def _lrp(model, image, target, fill, params, rng):
+    import torch
+
+    from iic.explainers.lrp import relevance
+
+    flow, leak = relevance(model, torch.from_numpy(image)[None], torch.tensor([target]))
+    return flow[0].sum(0).numpy(), {"leak": leak.item(), "forwards": 1}
+
+
+def _random(model, image, target, fill, params, rng):
+    from iic.explainers.controls import random_pixels
+
+    return random_pixels(image.shape[1:], rng), {"forwards": 0}
+
+
+def _sobel(model, image, target, fill, params, rng):
+    from iic.explainers.controls import sobel_edges
+
+    return sobel_edges(image), {"forwards": 0}
+
+
+_FUNCTIONS = {"lime": _lime, "kernel_shap": _kernel_shap, "lrp": _lrp, "random": _random, "sobel": _sobel}

@@ -1,0 +1,74 @@
+"""Every parameter block, checked before any node runs; what parameters.yml does not name has these defaults."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+
+
+class Block(BaseModel):
+    """A parameter block: unknown names and numbers written as text are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class DataParams(Block):
+    """Where the images come from."""
+
+    source: Literal["digits", "shapes", "parquet"]
+    class_names: tuple[str, ...] = Field(min_length=2, strict=False)
+    download: Literal["MNIST", "CIFAR10"] | None = None  # the torchvision dataset to take when there is no Parquet file
+    n_train: PositiveInt | None = None  # for `shapes`; for Parquet: the first so many images only
+    n_test: PositiveInt | None = None
+    seed: int = Field(0, ge=0)
+
+
+class TrainingParams(Block):
+    """The recipe of one network; see `iic.classifiers.training.Recipe` for the units of the learning rates."""
+
+    epochs: PositiveInt
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt] = Field((64, 256, 256), strict=False)
+    batch_size: PositiveInt = 2000
+    micro_batch: int = Field(125, ge=2)
+    flip: bool = False
+    shift: int = Field(2, ge=0, le=8)
+    label_smoothing: float = Field(0.2, ge=0, lt=1)
+    seed: int = Field(0, ge=0)
+
+
+class AttributionParams(Block):
+    """Which images are explained, and the budgets of LIME and Kernel SHAP."""
+
+    n_images: PositiveInt = 200
+    seed: int = Field(0, ge=0)
+    budget: int = Field(1000, ge=16)  # forwards per image of LIME and Kernel SHAP
+    batch_size: PositiveInt = 250
+    superpixels: int = Field(50, ge=2)
+    compactness: PositiveFloat = 10.0
+    lime_kernel_width: PositiveFloat = 0.25
+    lime_ridge: PositiveFloat = 1.0
+
+
+class EvaluationParams(Block):
+    """How explanations are judged."""
+
+    keep: float = Field(0.2, gt=0, lt=1)
+    noise_seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1, strict=False)
+    bootstrap: int = Field(2000, ge=100)
+    per_class: PositiveInt = 3  # rows of each class in the visual comparison
+    seed: int = Field(0, ge=0)
+
+
+class BayesianParams(Block):
+    """The Bayesian network of `iic.bayes`; `null` for datasets of more than one channel."""
+
+    hidden: tuple[PositiveInt, ...] = Field((256,), strict=False)
+    prior_scale: PositiveFloat = 0.5
+    epochs: PositiveInt = 20
+    batch_size: PositiveInt = 200
+    learning_rate: PositiveFloat = 0.002
+    samples: PositiveInt = 50
+    threshold: float = Field(0.2, gt=0, lt=1)
+    noise_images: PositiveInt = 1000
+    seed: int = Field(0, ge=0)
