@@ -16,7 +16,8 @@ class Block(BaseModel):
 class DataParams(Block):
     """Where the images come from."""
 
-    source: Literal["digits", "shapes", "parquet"]
+    source: Literal["digits", "shapes", "parquet"]  # "parquet": files in <IIC_RAW>/<name>, Parquet or folders of PNG
+    channels: Literal[1, 3]
     class_names: tuple[str, ...] = Field(min_length=2, strict=False)
     download: Literal["MNIST", "CIFAR10"] | None = None  # the torchvision dataset to take when there is no Parquet file
     n_train: PositiveInt | None = None  # for `shapes`; for Parquet: the first so many images only

@@ -44,3 +44,21 @@ def build_network(
     nn.init.normal_(head.weight, std=1 / widths[-1])
     layers += [nn.MaxPool2d(3), nn.Flatten(), head]
     return nn.Sequential(*layers)
+
+
+def network_from_state(state: dict[str, Tensor]) -> nn.Sequential:
+    """The network of `build_network` with these weights, its widths read off their shapes.
+
+    Raises:
+        RuntimeError, KeyError: the state dict is of another network.
+    """
+    filters = [tensor for name, tensor in state.items() if name.endswith("weight") and tensor.ndim == 4]
+    widths = tuple(len(tensor) for tensor in filters[1::2])  # the first convolution of each block
+    head = next(tensor for tensor in reversed(state.values()) if tensor.ndim == 2)
+    mean, std = state["0.mean"].flatten().tolist(), state["0.std"].flatten().tolist()
+    with (
+        torch.random.fork_rng()
+    ):  # the weights drawn at the start are overwritten: leave no trace in the caller's draws
+        model = build_network(mean, std, widths, len(head))
+    model.load_state_dict(state)
+    return model.eval()

@@ -1,8 +1,9 @@
-"""Where images come from: bundled digits, and Parquet files in the layout of the Hugging Face hub."""
+"""Where images come from: bundled digits, Parquet files in the layout of the Hugging Face hub, folders of PNG files."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +32,11 @@ def load_digits(seed: int = 0) -> tuple[ImageSet, ImageSet]:
     return ImageSet(images[train], labels[train]), ImageSet(images[test], labels[test])
 
 
-def load_parquet(path: Path) -> ImageSet:
-    """Decode a Parquet file with `image` = struct(bytes: PNG, path: string) and `label` = int64.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Images uint8 (N, C, H, W): one channel if the first PNG is grey, else three.
+def parquet_rows(path: Path) -> int:
+    """The number of rows, after checking that the file exists and has the two columns; nothing is decoded.
 
     Raises:
-        UserError: no such file, not Parquet, a column missing or of another type, a PNG that does not decode,
-            or an image whose size or channels differ from the first one's; the message names the row.
+        UserError: no such file, not Parquet, or a column missing or of another type.
     """
     import pyarrow.parquet as pq
     from pyarrow import ArrowInvalid
@@ -53,40 +47,80 @@ def load_parquet(path: Path) -> ImageSet:
             "<dataset>/test.parquet, or go on with the bundled dataset digits."
         )
     try:
-        schema = pq.read_schema(path)
+        metadata = pq.read_metadata(path)
     except ArrowInvalid as error:
         raise UserError(f"{path} is not a readable Parquet file ({error}): replace it.") from error
+    schema = metadata.schema.to_arrow_schema()
     for name, wanted in (("image", "struct"), ("label", "int64")):
         found = str(schema.field(name).type) if name in schema.names else "missing"
-        if not found.startswith(wanted):
+        if not found.startswith(wanted) or (wanted == "struct" and "bytes:" not in found):
             raise UserError(
                 f"Column '{name}' of {path} is {found}: it needs image = struct(bytes: PNG, path: string) "
                 "and label = int64."
             )
+    if not metadata.num_rows:
+        raise UserError(f"{path} holds no images: replace it.")
+    return metadata.num_rows
+
+
+def load_parquet(path: Path, progress: Callable[[Iterable], Iterable] = iter) -> ImageSet:
+    """Decode a Parquet file with `image` = struct(bytes: PNG, path: string) and `label` = int64.
+
+    Args:
+        path: the file.
+        progress: wraps the loop over images, such as tqdm.
+
+    Returns:
+        Images uint8 (N, C, H, W): one channel if the first PNG is grey, else three.
+
+    Raises:
+        UserError: what `parquet_rows` says, a PNG that does not decode, or an image whose size or channels differ from
+            the first one's; the message names the row.
+    """
+    import pyarrow.parquet as pq
+
+    parquet_rows(path)
     table = pq.read_table(path, columns=["image", "label"])
     pngs = table.column("image").combine_chunks().field("bytes").to_pylist()
-    if not pngs:
-        raise UserError(f"{path} holds no images: replace it.")
-    images = _decode_all(pngs, path)
-    return ImageSet(images, table.column("label").to_numpy().astype(np.int64))
+    names = [f"Image {row} of {path}" for row in range(len(pngs))]
+    return ImageSet(_decode_all(pngs, names, progress), table.column("label").to_numpy().astype(np.int64))
 
 
-def _decode_all(pngs: list[bytes], path: Path) -> np.ndarray:
+def load_folder(
+    folder: Path, class_names: tuple[str, ...], progress: Callable[[Iterable], Iterable] = iter
+) -> ImageSet:
+    """PNG files in one folder per class, `<folder>/<class>/*.png`, in the order of their names.
+
+    Raises:
+        UserError: a class without images, or what `load_parquet` says of an image; the message names the file.
+    """
+    files, labels = [], []
+    for label, name in enumerate(class_names):
+        found = sorted((folder / name).glob("*.png"))
+        if not found:
+            raise UserError(f"There is no PNG file in {folder / name}: put class '{name}' there, or take its name out.")
+        files += found
+        labels += [label] * len(found)
+    pngs = [file.read_bytes() for file in files]
+    return ImageSet(_decode_all(pngs, [f"Image {f}" for f in files], progress), np.array(labels, dtype=np.int64))
+
+
+def _decode_all(pngs: list[bytes], names: list[str], progress: Callable[[Iterable], Iterable]) -> np.ndarray:
     """PNG bytes -> uint8 (N, C, H, W); every image must have the first one's form."""
-    first = _decode(pngs[0], 0, path)
+    first = _decode(pngs[0], names[0])
     images = np.empty((len(pngs), *first.shape), dtype=np.uint8)
-    for row, png in enumerate(pngs):
-        image = _decode(png, row, path)
+    for row in progress(range(len(pngs))):
+        image = _decode(pngs[row], names[row])
         if image.shape != first.shape:
             raise UserError(
-                f"Image {row} of {path} is {image.shape} (channels, height, width) but image 0 is {first.shape}: "
+                f"{names[row]} is {image.shape} (channels, height, width) but the first is {first.shape}: "
                 "bring all images to one size."
             )
         images[row] = image
     return images
 
 
-def _decode(png: bytes, row: int, path: Path) -> np.ndarray:
+def _decode(png: bytes, name: str) -> np.ndarray:
     """One PNG -> uint8 (C, H, W)."""
     from PIL import Image, UnidentifiedImageError
 
@@ -94,5 +128,6 @@ def _decode(png: bytes, row: int, path: Path) -> np.ndarray:
         with Image.open(io.BytesIO(png)) as image:
             pixels = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, TypeError) as error:
-        raise UserError(f"Image {row} of {path} is not a readable PNG ({error}): replace that row.") from error
+        reason = str(error).split(" <")[0]
+        raise UserError(f"{name} is not a readable PNG ({reason}): replace it.") from error
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

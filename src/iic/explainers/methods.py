@@ -89,19 +89,40 @@ def explain(
     if method not in METHODS:
         raise UserError(f"Unknown method '{method}': choose from {', '.join(METHODS)}.")
     targets = predicted_class(model, torch.from_numpy(images)).numpy()
-    values = np.empty((len(images), *images.shape[2:]), np.float32)
-    extras: dict[str, list[float]] = {}
-    explain_one = _FUNCTIONS[method]
-    for i in progress(range(len(images))):
-        # The method's name is part of the key: two methods never share their draws.
-        rng = np.random.default_rng([params.seed, int(indices[i]), METHODS.index(method)])
-        values[i], numbers = explain_one(model, images[i], int(targets[i]), fill, params, rng)
-        for name, number in numbers.items():
-            extras.setdefault(name, []).append(number)
+    if method == "lrp":
+        values, extras = _lrp_in_batches(model, images, targets, progress)
+    else:
+        values, extras = _one_by_one(method, model, images, indices, targets, fill, params, progress)
     if not np.isfinite(values).all():
         bad = indices[~np.isfinite(values).all((1, 2))][0]
         raise UserError(f"The {method} map of test image {bad} is not finite: train the model again.")
-    return Attributions(values, indices, targets, {name: np.array(column) for name, column in extras.items()})
+    return Attributions(values, indices, targets, extras)
+
+
+def _one_by_one(method, model, images, indices, targets, fill, params, progress):
+    """Methods that draw or perturb: each image by itself, its draws keyed by seed, position and method."""
+    values = np.empty((len(images), *images.shape[2:]), np.float32)
+    numbers = []
+    for i in progress(range(len(images))):
+        rng = np.random.default_rng([params.seed, int(indices[i]), METHODS.index(method)])
+        values[i], row = _FUNCTIONS[method](model, images[i], int(targets[i]), fill, params, rng)
+        numbers.append(row)
+    return values, {name: np.array([row[name] for row in numbers], dtype=np.float64) for name in numbers[0]}
+
+
+def _lrp_in_batches(model, images, targets, progress, batch_size: int = 50):
+    """LRP needs one forward and one pass back: many images at once."""
+    import torch
+
+    from iic.explainers.lrp import relevance
+
+    values, leaks = [], []
+    for start in progress(range(0, len(images), batch_size)):
+        part = slice(start, start + batch_size)
+        flow, leak = relevance(model, torch.from_numpy(images[part]), torch.from_numpy(targets[part]))
+        values.append(flow.sum(1).numpy())  # channels summed with their sign: (B, H, W)
+        leaks.append(leak.double().numpy())
+    return np.concatenate(values), {"leak": np.concatenate(leaks), "forwards": np.ones(len(images))}
 
 
 def _lime(model, image, target, fill, params, rng):
@@ -129,15 +150,6 @@ def _kernel_shap(model, image, target, fill, params, rng):
     return shares[segments], {"superpixels": masks.shape[1], "forwards": len(values)}
 
 
-def _lrp(model, image, target, fill, params, rng):
-    import torch
-
-    from iic.explainers.lrp import relevance
-
-    flow, leak = relevance(model, torch.from_numpy(image)[None], torch.tensor([target]))
-    return flow[0].sum(0).numpy(), {"leak": leak.item(), "forwards": 1}
-
-
 def _random(model, image, target, fill, params, rng):
     from iic.explainers.controls import random_pixels
 
@@ -150,4 +162,4 @@ def _sobel(model, image, target, fill, params, rng):
     return sobel_edges(image), {"forwards": 0}
 
 
-_FUNCTIONS = {"lime": _lime, "kernel_shap": _kernel_shap, "lrp": _lrp, "random": _random, "sobel": _sobel}
+_FUNCTIONS = {"lime": _lime, "kernel_shap": _kernel_shap, "random": _random, "sobel": _sobel}

@@ -1,0 +1,84 @@
+"""What is checked before any node runs: names, parameters, and whether there are enough images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import ValidationError
+
+from iic.data.loading import count_test_images
+from iic.errors import UserError
+from iic.params import AttributionParams, BayesianParams, Block, DataParams, EvaluationParams, TrainingParams
+
+BLOCKS: dict[str, type[Block]] = {
+    "data": DataParams,
+    "training": TrainingParams,
+    "attribution": AttributionParams,
+    "evaluation": EvaluationParams,
+    "bayesian": BayesianParams,
+}
+
+
+def check_parameters(parameters: dict[str, Any], datasets: Iterable[str]) -> dict[str, dict[str, Block]]:
+    """The parameter blocks of the datasets, as models.
+
+    Raises:
+        UserError: an unknown dataset, block or parameter, a wrong type or a value out of range.
+    """
+    for key, value in parameters.items():
+        if not isinstance(value, dict) or "data" not in value:
+            raise UserError(f"Parameter '{key}' belongs to no configured dataset ({_configured(parameters)}).")
+    return {name: _check_dataset(parameters, name) for name in datasets}
+
+
+def _configured(parameters: dict[str, Any]) -> str:
+    return ", ".join(sorted(k for k, v in parameters.items() if isinstance(v, dict) and "data" in v))
+
+
+def _check_dataset(parameters: dict[str, Any], name: str) -> dict[str, Block]:
+    if name not in parameters:
+        raise UserError(
+            f"Unknown dataset '{name}' in IIC_DATASETS: choose from {_configured(parameters)}, or give it a block in "
+            "conf/local/parameters.yml."
+        )
+    block = parameters[name]
+    for key in block:
+        if key not in BLOCKS:
+            raise UserError(f"Unknown parameter block '{name}.{key}': choose from {', '.join(BLOCKS)}.")
+    models = {}
+    for key, model in BLOCKS.items():
+        if key not in block and key == "bayesian":
+            continue
+        try:
+            models[key] = model.model_validate(block.get(key, {}))
+        except ValidationError as error:
+            raise UserError(_sentence(error, f"{name}.{key}", model)) from error
+    return models
+
+
+def _sentence(error: ValidationError, where: str, model: type[Block]) -> str:
+    """The first problem in one sentence, with the nearest name for a parameter that does not exist."""
+    first = error.errors()[0]
+    path = ".".join([where, *map(str, first["loc"])])
+    if first["type"] == "extra_forbidden":
+        known = list(model.model_fields)
+        near = get_close_matches(str(first["loc"][0]), known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}."
+        return f"Unknown parameter '{path}': {hint}"
+    if first["type"] == "missing":
+        return f"Parameter '{path}' is missing: give it in conf/base/parameters.yml."
+    reason = first["msg"][0].lower() + first["msg"][1:]
+    return f"Parameter '{path}' is {first['input']!r}, but {reason}: change it in the parameters."
+
+
+def check_images(blocks: dict[str, dict[str, Block]]) -> None:
+    """Raise UserError if a dataset's files are missing, or hold fewer images than are explained."""
+    for name, models in blocks.items():
+        available = count_test_images(name, models["data"])
+        wanted = models["attribution"].n_images
+        if available is not None and wanted > available:
+            raise UserError(
+                f"{name}.attribution.n_images is {wanted}, but '{name}' has {available} test images: lower n_images."
+            )

@@ -1,0 +1,44 @@
+"""`kedro run` with errors as sentences: what the user can put right is said in one, without a traceback."""
+
+from __future__ import annotations
+
+import click
+from kedro.framework.cli.project import run as kedro_run
+from kedro.io import DatasetError
+from kedro.validation.exceptions import ParameterValidationError
+
+from iic.errors import UserError
+
+
+@click.group(name=__name__)
+def cli() -> None:
+    """Commands of this project."""
+
+
+def user_error(error: BaseException | None) -> UserError | None:
+    """The UserError in a chain of causes, such as the one that Kedro wraps when a dataset fails to load."""
+    while error is not None:
+        if isinstance(error, UserError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+@cli.command(name="run", params=kedro_run.params, help=kedro_run.help)
+def run(**options) -> None:
+    try:
+        kedro_run.callback(**options)
+    except (UserError, ParameterValidationError, DatasetError, ValueError, OSError) as error:
+        known = user_error(error)
+        if known is not None:
+            raise click.ClickException(str(known)) from None
+        if isinstance(error, OSError):
+            raise click.ClickException(
+                f"{error}: nothing was half-written; make room or give access, run again."
+            ) from None
+        if "namespaces" in str(error) or "Failed to find the pipeline" in str(error):
+            raise click.ClickException(
+                f"{str(error).strip()} (pipelines: `kedro registry list`; namespaces: {{dataset}}.{{method}} "
+                "for the datasets in IIC_DATASETS)."
+            ) from None
+        raise

@@ -1,0 +1,145 @@
+"""The custom Kedro datasets. All save whole files or nothing, and loading never executes code from the file."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import numpy as np
+from kedro.io import AbstractVersionedDataset, Version
+from kedro_datasets.json import JSONDataset
+from kedro_datasets.matplotlib import MatplotlibDataset
+
+from iic.errors import UserError
+from iic.files import write_whole
+
+
+class WholeJSONDataset(JSONDataset):
+    """kedro-datasets' JSONDataset, saved whole or not at all; floats keep all digits, NaN is refused."""
+
+    def save(self, data: Any) -> None:
+        text = json.dumps(data, indent=2, allow_nan=False)
+        write_whole(Path(self._get_save_path()), lambda file: file.write(text.encode()))
+        self._invalidate_cache()
+
+
+class WholeFigureDataset(MatplotlibDataset):
+    """kedro-datasets' MatplotlibDataset for one figure, saved as PNG whole or not at all, and closed."""
+
+    def save(self, data: Any) -> None:
+        import matplotlib.pyplot as plt
+
+        buffer = io.BytesIO()
+        data.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        plt.close(data)
+        write_whole(Path(self._get_save_path()), lambda file: file.write(buffer.getvalue()))
+        self._invalidate_cache()
+
+
+class _File(AbstractVersionedDataset):
+    """A local, versioned binary file; subclasses say how it is written and read."""
+
+    def __init__(
+        self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(PurePosixPath(filepath), version)
+        self.metadata = metadata
+
+    def save(self, data: Any) -> None:
+        write_whole(Path(self._get_save_path()), lambda file: self._write(data, file))
+
+    def load(self) -> Any:
+        path = Path(self._get_load_path())
+        try:
+            return self._read(path)
+        except (ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path} cannot be read ({type(error).__name__}: {error}): "
+                "delete its folder and run the pipeline again."
+            ) from error
+
+    def _exists(self) -> bool:
+        return Path(self._get_load_path()).exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "version": self._version}
+
+    def _write(self, data: Any, file: BinaryIO) -> None:
+        raise NotImplementedError
+
+    def _read(self, path: Path) -> Any:
+        raise NotImplementedError
+
+
+class ImageSetDataset(_File):
+    """An `iic.data.images.ImageSet` as an .npz of plain arrays."""
+
+    def _write(self, data: Any, file: BinaryIO) -> None:
+        masks = {} if data.masks is None else {"masks": data.masks}
+        np.savez(file, images=data.images, labels=data.labels, **masks)
+
+    def _read(self, path: Path) -> Any:
+        from iic.data.images import ImageSet
+
+        with np.load(path, allow_pickle=False) as arrays:
+            return ImageSet(arrays["images"], arrays["labels"], arrays.get("masks", None))
+
+
+class AttributionsDataset(_File):
+    """An `iic.explainers.methods.Attributions` as an .npz of plain arrays; the same maps give the same bytes."""
+
+    def _write(self, data: Any, file: BinaryIO) -> None:
+        extras = {f"extra_{name}": column for name, column in data.extras.items()}
+        np.savez(file, values=data.values, indices=data.indices, targets=data.targets, **extras)
+
+    def _read(self, path: Path) -> Any:
+        from iic.explainers.methods import Attributions
+
+        with np.load(path, allow_pickle=False) as arrays:
+            extras = {n.removeprefix("extra_"): arrays[n] for n in arrays.files if n.startswith("extra_")}
+            return Attributions(arrays["values"], arrays["indices"], arrays["targets"], extras)
+
+
+class NetworkDataset(_File):
+    """A network from `build_network` as its state dict, read with `weights_only`."""
+
+    def _write(self, data: Any, file: BinaryIO) -> None:
+        import torch
+
+        torch.save({name: tensor.contiguous() for name, tensor in data.state_dict().items()}, file)
+
+    def _read(self, path: Path) -> Any:
+        import pickle
+
+        import torch
+
+        from iic.classifiers.networks import network_from_state
+
+        try:
+            return network_from_state(torch.load(path, map_location="cpu", weights_only=True))
+        except pickle.UnpicklingError as error:
+            raise ValueError(f"not a plain state dict: {str(error).splitlines()[0]}") from error
+
+
+class PosteriorDataset(_File):
+    """An `iic.bayes.inference.Posterior` as a dictionary of tensors, read with `weights_only`."""
+
+    def _write(self, data: Any, file: BinaryIO) -> None:
+        import torch
+
+        torch.save(data.state_dict(), file)
+
+    def _read(self, path: Path) -> Any:
+        import pickle
+
+        import torch
+
+        from iic.bayes.inference import Posterior
+
+        try:
+            return Posterior.from_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        except pickle.UnpicklingError as error:
+            raise ValueError(f"not a plain state dict: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,107 @@
+"""Kedro hooks: checks before a run, and the record beside every artefact."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import logging
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from kedro.framework.hooks import hook_impl
+from pydantic import BaseModel
+
+from iic.checks import check_images, check_parameters
+from iic.errors import UserError
+from iic.files import remove_partial, sha256, write_record
+from iic.selection import one_channel, selected_datasets
+
+log = logging.getLogger(__name__)
+
+
+class ProjectHooks:
+    """Everything a run is checked for and leaves behind besides its outputs."""
+
+    @hook_impl
+    def after_context_created(self, context) -> None:
+        """Check names and parameters before Kedro builds anything from them."""
+        parameters = context.config_loader["parameters"]
+        self._project_path = Path(context.project_path)
+        self._blocks = check_parameters(parameters, selected_datasets())
+        self._left_out = [d for d in selected_datasets() if d not in one_channel(selected_datasets(), parameters)]
+
+    @hook_impl
+    def before_pipeline_run(self, run_params: dict[str, Any], pipeline, catalog) -> None:
+        """Check that inputs exist and images suffice; clear what killed runs left; start the records of this run."""
+        touched = {node.namespace.split(".")[0] for node in pipeline.nodes if node.namespace}
+        check_images({d: b for d, b in self._blocks.items() if d in touched})
+        missing = sorted(n for n in pipeline.inputs() if not n.startswith("params:") and not catalog.exists(n))
+        if missing and not run_params.get("only_missing_outputs"):
+            raise UserError(
+                f"There is no {missing[0]} yet: run `kedro run --pipelines data_prep,training` first "
+                "(and attribution, if maps are missing), or `kedro run --pipelines evaluation`, which makes all."
+            )
+        for path in remove_partial(self._project_path / "data"):
+            log.info("Removed %s, left half-written by a run that was killed.", path)
+        if self._left_out and (run_params.get("pipeline_names") or ["bayesian"])[0] in ("bayesian", "__default__"):
+            log.info("bayesian: left out %s (it is built for one-channel datasets).", ", ".join(self._left_out))
+        self._catalog, self._run = catalog, run_params.get("run_id")
+        self._code = code_version(self._project_path)
+        self._hashes: dict[Path, str] = {}
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str, data: Any, node) -> None:
+        """Write the record: parameters, hashes of the inputs, code version, date."""
+        path = self._path(dataset_name, "_get_save_path")
+        if path is None:
+            return
+        parameters, inputs = {}, {}
+        for name in node.inputs:
+            if name.startswith("params:"):
+                value = self._catalog.load(name)
+                dump = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+                parameters[name.removeprefix("params:")] = dump
+            else:
+                source = self._path(name, "_get_load_path")
+                inputs[name] = None if source is None else {"file": str(source), "sha256": self._hash(source)}
+        record = {
+            "dataset": dataset_name,
+            "node": node.name,
+            "parameters": parameters,
+            "inputs": inputs,
+            "code": self._code,
+            "run": self._run,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        }
+        write_record(path, record)
+
+    def _path(self, name: str, which: str) -> Path | None:
+        """Where the catalog keeps an entry, relative to the project; None for entries in memory."""
+        dataset = self._catalog[name]
+        if not hasattr(dataset, "_filepath"):
+            return None
+        if which == "_get_save_path":  # after saving, the path exists and _get_save_path would refuse it
+            return Path(dataset._get_versioned_path(dataset.resolve_save_version()))
+        return Path(dataset._get_load_path())
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._hashes:
+            self._hashes[path] = sha256(path)
+        return self._hashes[path]
+
+
+def code_version(project_path: Path) -> dict[str, Any]:
+    """The package's version, and the git commit where the project is a checkout: {"iic", "commit", "changed"}."""
+    version: dict[str, Any] = {"iic": importlib.metadata.version("iic"), "commit": None, "changed": None}
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=project_path, capture_output=True, text=True, check=True).stdout
+
+    if (project_path / ".git").exists():
+        try:
+            version["commit"] = git("rev-parse", "HEAD").strip()
+            version["changed"] = bool(git("status", "--porcelain", "--untracked-files=no").strip())
+        except (OSError, subprocess.CalledProcessError) as error:
+            log.warning("The records name no commit: git did not answer (%s).", error)
+    return version

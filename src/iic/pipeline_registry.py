@@ -1,0 +1,29 @@
+"""The pipelines by name, registered explicitly (see docs/decisions.md)."""
+
+from kedro.pipeline import Pipeline
+
+from iic.pipelines.attribution.pipeline import create_pipeline as attribution
+from iic.pipelines.bayesian.pipeline import create_pipeline as bayesian
+from iic.pipelines.data_prep.pipeline import create_pipeline as data_prep
+from iic.pipelines.evaluation.pipeline import create_pipeline as evaluation
+from iic.pipelines.training.pipeline import create_pipeline as training
+from iic.selection import configured_parameters, one_channel, selected_datasets, selected_methods
+
+
+def register_pipelines() -> dict[str, Pipeline]:
+    """`data_prep`, `training` and `attribution` are one stage each; `evaluation` and `bayesian` hold all they need."""
+    datasets, methods = selected_datasets(), selected_methods()
+    prepared = data_prep(datasets)
+    trained = training(datasets)
+    attributed = attribution(datasets, methods)
+    evaluated = evaluation(datasets, methods)
+    bayes = bayesian(one_channel(datasets, configured_parameters()), methods)
+    everything = prepared + trained + attributed + evaluated + bayes
+    return {
+        "__default__": everything,
+        "data_prep": prepared,
+        "training": trained,
+        "attribution": attributed,
+        "evaluation": everything.to_outputs(*evaluated.outputs()),
+        "bayesian": everything.to_outputs(*bayes.outputs()),
+    }

@@ -1,0 +1,46 @@
+"""Nodes that train a Bayesian network and say what it knows and refuses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from iic.data.images import ImageSet
+from iic.explainers.methods import Attributions
+from iic.params import BayesianParams, EvaluationParams
+from iic.progress import bar
+
+
+def train_bayesian(params: BayesianParams, train: ImageSet, dataset: str) -> Any:
+    """The posterior of a network of linear layers and ReLU."""
+    from iic.bayes.inference import Settings, fit
+
+    names = ("hidden", "prior_scale", "epochs", "batch_size", "learning_rate")
+    settings = Settings(**{name: getattr(params, name) for name in names})
+    show = bar(f"{dataset}: Bayesian network", "step")
+    return fit(train.images, train.labels, settings, seed=params.seed, progress=show)
+
+
+def report_bayesian(
+    params: BayesianParams,
+    evaluation: EvaluationParams,
+    posterior: Any,
+    test: ImageSet,
+    card: dict,
+    dataset: str,
+    **maps: Attributions,
+) -> dict:
+    """Accuracy, coverage, refusal of noise, confidence on degraded images."""
+    from iic.bayes.report import bayesian_report
+
+    fill = np.array(card["train"]["mean"])
+    show = bar(f"{dataset}: degraded images", "method")
+    return bayesian_report(posterior, test, maps, fill, params, evaluation, dataset=dataset, progress=show)
+
+
+def draw_bayesian(report: dict) -> Any:
+    """The report as a picture."""
+    from iic.report.bayes import bayesian_plot
+
+    return bayesian_plot(report)

@@ -1,0 +1,53 @@
+"""What the Bayesian network refuses, and how sure it is of what the explanations keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iic.report.style import BLUE, GREEN, ORANGE, TITLES, new_figure
+
+
+def bayesian_plot(report: dict) -> Any:
+    """Left: forced answers and both rules of refusal; right: confidence on degraded images."""
+    figure, axes = new_figure(12, 4.4, 1, 2, width_ratios=(1, 1.5))
+    left, right = axes[0]
+    rules = report["test"]
+    names = ["forced", *rules]
+    accuracy = [report["forced_accuracy"], *(rules[r]["answered_accuracy"] or 0 for r in rules)]
+    coverage = [1.0, *(rules[r]["coverage"] for r in rules)]
+    refused = [0.0, *(report["uniform_noise"][r]["refused"] for r in rules)]
+    columns = (
+        (accuracy, "accuracy on what is answered", BLUE),
+        (coverage, "share answered (test)", ORANGE),
+        (refused, "share of uniform noise refused", GREEN),
+    )
+    _grouped(left, names, columns)
+    left.set(ylabel="share of images", title="forced, or free to refuse")
+    clean = report["clean_confidence"]
+    methods = list(report["degraded"])
+    columns = [
+        ([report["degraded"][m][fill]["confidence"] for m in methods], f"confidence, rest: {label}", colour)
+        for fill, label, colour in (
+            ("salt_and_pepper", "salt and pepper", BLUE),
+            ("mean_colour", "mean colour", ORANGE),
+        )
+    ]
+    _grouped(right, [TITLES[m] for m in methods], columns)
+    right.axhline(clean, color=GREEN, ls="--", label=f"confidence, clean: {clean:.2f}")
+    right.set(ylabel="mean probability of the forced answer", title="confidence on what each method keeps")
+    for axis in (left, right):
+        axis.set_ylim(0, 1.15)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8)
+    figure.suptitle(f"{report['dataset']}: Bayesian network, {report['samples']} posterior samples")
+    return figure
+
+
+def _grouped(axis: Any, names: list[str], columns) -> None:
+    """Bars side by side, one group per name, their heights written above."""
+    width = 0.8 / len(columns)
+    for number, (heights, label, colour) in enumerate(columns):
+        places = [i + (number - (len(columns) - 1) / 2) * width for i in range(len(names))]
+        axis.bar(places, heights, width * 0.95, color=colour, label=label)
+        for place, height in zip(places, heights, strict=True):
+            axis.text(place, height + 0.01, f"{height:.2f}", ha="center", va="bottom", fontsize=7)
+    axis.set_xticks(range(len(names)), names, fontsize=8)

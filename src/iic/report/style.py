@@ -1,0 +1,25 @@
+"""What the figures share: a canvas that needs no screen, colours that colour-blind readers can tell apart."""
+
+from __future__ import annotations
+
+# Okabe & Ito's palette
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#555555"
+DIVERGING = "RdBu_r"  # red speaks for the class, blue against, white is zero
+
+TITLES = {
+    "lime": "LIME",
+    "kernel_shap": "Kernel SHAP",
+    "lrp": "LRP",
+    "random": "random pixels\n(control)",
+    "sobel": "Sobel edges\n(control)",
+}
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options):
+    """A figure of its own canvas, in inches, and its axes; no pyplot state, no window."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
