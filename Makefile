@@ -1,14 +1,30 @@
+# make run: the default pipelines on the bundled datasets; make test: the tests. Both make what they need.
 PYTHON ?= python3
 BIN := .venv/bin
+READY := .venv/.installed
 
-.PHONY: test lint
-.venv/.installed: pyproject.toml
+.PHONY: run test lint viz
+run: $(READY)
+	$(BIN)/kedro run
+	@echo "Reports: data/08_reporting/<dataset>/accuracy_report.json/<version>/accuracy_report.json, pictures beside them."
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pytest -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+viz: $(READY)
+	$(BIN)/kedro viz run
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "iic needs Python 3.11 or newer: call make with PYTHON=python3.11, say."; exit 1; }
+	@echo "Installing into .venv (several GB with torch; some minutes) ..."
 	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	touch $@
-
-test: .venv/.installed
-	$(BIN)/ruff check .
-	$(BIN)/pytest -q
-lint: .venv/.installed
-	$(BIN)/ruff check .

@@ -49,8 +49,6 @@ def _check_dataset(parameters: dict[str, Any], name: str) -> dict[str, Block]:
             raise UserError(f"Unknown parameter block '{name}.{key}': choose from {', '.join(BLOCKS)}.")
     models = {}
     for key, model in BLOCKS.items():
-        if key not in block and key == "bayesian":
-            continue
         try:
             models[key] = model.model_validate(block.get(key, {}))
         except ValidationError as error:

@@ -39,14 +39,23 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def remove_partial(folder: Path) -> list[Path]:
     """Delete what killed processes left half-written below `folder`; files of living processes stay."""
     removed = []
-    for path in folder.rglob(f".*{PARTIAL}"):
-        process = int(path.name.removesuffix(PARTIAL).rsplit(".", 1)[1])
-        if not Path(f"/proc/{process}").exists():
+    for path in list(folder.rglob(f".*{PARTIAL}")):
+        if not _lives(int(path.name.removesuffix(PARTIAL).rsplit(".", 1)[1])):
             path.unlink()
             removed.append(path)
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
     return removed
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def sha256(path: Path) -> str:

@@ -32,6 +32,13 @@ class ProjectHooks:
         self._left_out = [d for d in selected_datasets() if d not in one_channel(selected_datasets(), parameters)]
 
     @hook_impl
+    def after_catalog_created(self, catalog) -> None:
+        """Every block as its model, those that the configuration leaves out with their defaults."""
+        for dataset, blocks in self._blocks.items():
+            for name, block in blocks.items():
+                catalog[f"params:{dataset}.{name}"] = block
+
+    @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline, catalog) -> None:
         """Check that inputs exist and images suffice; clear what killed runs left; start the records of this run."""
         touched = {node.namespace.split(".")[0] for node in pipeline.nodes if node.namespace}

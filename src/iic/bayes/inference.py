@@ -187,7 +187,15 @@ def sample_weights(posterior: Posterior, n_samples: int, *, seed: int) -> Iterat
 
 
 @torch.no_grad()
-def sample_logits(posterior: Posterior, images, n_samples: int, *, seed: int, batch_size: int = 1000) -> Tensor:
+def sample_logits(
+    posterior: Posterior,
+    images,
+    n_samples: int,
+    *,
+    seed: int,
+    batch_size: int = 1000,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Tensor:
     """Logits of each image under weights drawn from the posterior, one draw per sample for all images.
 
     Args:
@@ -196,6 +204,7 @@ def sample_logits(posterior: Posterior, images, n_samples: int, *, seed: int, ba
         n_samples: number S of weight draws.
         seed: keys the draws.
         batch_size: images a forward; no draw depends on it.
+        progress: wraps the samples, such as tqdm.
 
     Returns:
         float32 (S, N, classes).
@@ -212,13 +221,13 @@ def sample_logits(posterior: Posterior, images, n_samples: int, *, seed: int, ba
         )
     classes = list(posterior.loc.values())[-1].shape[0]
     outputs = torch.empty(n_samples, len(pixels), classes)
-    for row, weights in enumerate(sample_weights(posterior, n_samples, seed=seed)):
+    for row, weights in enumerate(progress(sample_weights(posterior, n_samples, seed=seed))):
         for start in range(0, len(pixels), batch_size):
             inputs = network.normalise(pixels[start : start + batch_size], posterior.pixel_mean)
             outputs[row, start : start + batch_size] = network.logits(weights, inputs)
     return outputs
 
 
-def sample_probabilities(posterior: Posterior, images, n_samples: int, *, seed: int, batch_size: int = 1000) -> Tensor:
+def sample_probabilities(posterior: Posterior, images, n_samples: int, **options) -> Tensor:
     """Softmax of `sample_logits`, same arguments and errors: float32 (S, N, classes), each row sums to 1."""
-    return sample_logits(posterior, images, n_samples, seed=seed, batch_size=batch_size).softmax(-1)
+    return sample_logits(posterior, images, n_samples, **options).softmax(-1)

@@ -36,12 +36,12 @@ def bayesian_report(
         params: samples, threshold, number of noise images, seed.
         evaluation: share kept and noise seeds of the degraded images; the first noise seed is used.
         dataset: its name.
-        progress: wraps the loop over methods.
+        progress: wraps the posterior samples of each question, such as tqdm.
     """
     thresholds = {"median": params.threshold, "confidence": CONFIDENCE_THRESHOLD}
 
-    def ask(images: np.ndarray) -> np.ndarray:
-        return sample_probabilities(posterior, images, params.samples, seed=params.seed).numpy()  # (S, N, K)
+    def ask(images: np.ndarray) -> np.ndarray:  # uint8 (N, C, H, W) -> (S, N, K)
+        return sample_probabilities(posterior, images, params.samples, seed=params.seed, progress=progress).numpy()
 
     answers = ask(test.images)
     rows = {rule: summary(answers, test.labels, thresholds[rule], rule) for rule in RULES}
@@ -67,7 +67,7 @@ def bayesian_report(
         refused = 1 - summary(noise, None, thresholds[rule], rule)["coverage"]
         interval = wilson_interval(round(refused * len(noise[0])), len(noise[0]))
         result["uniform_noise"][rule] = {"refused": refused, "interval": list(interval), "n_images": len(noise[0])}
-    for method in progress(list(maps)):
+    for method in maps:
         result["degraded"][method] = {}
         for name, versions in degraded(maps[method], test, fill, evaluation).items():
             answers = ask(np.rint(versions[0]).astype(np.uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +40,11 @@ def probabilities(model: nn.Module, pixels: Tensor) -> Tensor:
     return logits(model, pixels).softmax(1)
 
 
-def predicted_class(model: nn.Module, images: Tensor, batch_size: int = 250) -> Tensor:
-    """The class of the largest logit of each image: int64 (N,)."""
-    return torch.cat([logits(model, part).argmax(1) for part in images.split(batch_size)])
+def predicted_class(
+    model: nn.Module, images: Tensor, batch_size: int = 250, progress: Callable[[Iterable], Iterable] = iter
+) -> Tensor:
+    """The class of the largest logit of each image: int64 (N,); `progress` wraps the batches, such as tqdm."""
+    return torch.cat([logits(model, part).argmax(1) for part in progress(images.split(batch_size))])
 
 
 def best_dtype() -> torch.dtype:

@@ -120,7 +120,7 @@ def train(
         if batch == steps_per_epoch - 1:
             mean_loss, accuracy = (sums / len(images)).tolist()
             curve.append({"epoch": epoch + 1, "loss": mean_loss, "accuracy": accuracy})
-    model.eval()
+    _settle(model, images[:5000], recipe.micro_batch)
     return curve
 
 
@@ -143,15 +143,36 @@ def _whiten(model: nn.Sequential, images: Tensor) -> None:
     first.weight.requires_grad_(False)
 
 
+@torch.no_grad()
+def _settle(model: nn.Module, images: Tensor, micro_batch: int) -> None:
+    """Take BatchNorm's statistics anew, for the final weights and images without shifts; leaves evaluation mode on.
+
+    The running averages of a short training still remember weights that are gone.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over all batches
+    model.train()
+    for part in images.split(micro_batch):
+        model(part.float().contiguous(memory_format=torch.channels_last))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
+
+
 def _optimizers(model: nn.Sequential, recipe: Recipe) -> list:
     convolutions = [m for m in model if isinstance(m, nn.Conv2d)]
     head = model[-1]
     decay = recipe.weight_decay * recipe.batch_size
     norm_biases = [m.bias for m in model if isinstance(m, nn.BatchNorm2d)]
-    bias = {"lr": recipe.bias_lr, "weight_decay": decay / recipe.bias_lr}
-    # The speed-run divides its logits by the number of features; here the head carries that scale, so its square
-    # goes into the learning rate.
-    head_lr = recipe.head_lr / head.in_features**2
+    # The published rates are for 256 features whose logits are divided by 256. Here the head carries that scale, so its
+    # rate is divided by 256^2; and the fewer features, the larger each one's weight and the steps that it causes.
+    narrowness = 256 / head.in_features
+    head_lr = recipe.head_lr / 256**2 * narrowness
+    bias_lr = recipe.bias_lr / narrowness
+    bias = {"lr": bias_lr, "weight_decay": decay / bias_lr}
     groups = [
         {**bias, "params": [convolutions[0].bias], "whiten": True},
         {**bias, "params": norm_biases},

@@ -14,13 +14,13 @@ from iic.explainers.methods import Attributions
 from iic.params import EvaluationParams
 
 
-def correct(model: nn.Module, pixels: np.ndarray, labels: np.ndarray, batch_size: int = 250) -> np.ndarray:
+def correct(model: nn.Module, pixels: np.ndarray, labels: np.ndarray, progress=iter) -> np.ndarray:
     """bool (N,): whether the network names the true class of each image of pixels (N, C, H, W), 0..255."""
     import torch
 
     from iic.classifiers.inference import predicted_class
 
-    return predicted_class(model, torch.from_numpy(pixels), batch_size).numpy() == labels
+    return predicted_class(model, torch.from_numpy(pixels), progress=progress).numpy() == labels
 
 
 def degraded(
@@ -40,7 +40,13 @@ def proportion(hits: np.ndarray) -> dict:
 
 
 def score(
-    attributions: Attributions, model: nn.Module, test: ImageSet, fill: np.ndarray, params: EvaluationParams
+    attributions: Attributions,
+    model: nn.Module,
+    test: ImageSet,
+    fill: np.ndarray,
+    params: EvaluationParams,
+    *,
+    progress=iter,
 ) -> dict:
     """Accuracy against the true label on keep-only images, for both fills, with 95 % intervals.
 
@@ -50,6 +56,7 @@ def score(
         test: the test set the attributions are of.
         fill: float (C,), the dataset's mean colour.
         params: which share is kept, noise seeds.
+        progress: wraps the loops over batches, such as tqdm.
 
     Returns:
         JSON-ready: `keep` -> fill -> accuracy, interval, per_seed; tied_share; n_images; indices.
@@ -59,7 +66,7 @@ def score(
     labels = test.labels[attributions.indices]
     keep = {}
     for name, versions in degraded(attributions, test, fill, params).items():
-        hits = np.stack([correct(model, pixels, labels) for pixels in versions])  # (seeds, N)
+        hits = np.stack([correct(model, pixels, labels, progress) for pixels in versions])  # (seeds, N)
         if len(hits) == 1:
             keep[name] = proportion(hits[0])
             continue

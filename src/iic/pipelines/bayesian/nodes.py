@@ -35,7 +35,7 @@ def report_bayesian(
     from iic.bayes.report import bayesian_report
 
     fill = np.array(card["train"]["mean"])
-    show = bar(f"{dataset}: degraded images", "method")
+    show = bar(f"{dataset}: posterior samples", "sample")
     return bayesian_report(posterior, test, maps, fill, params, evaluation, dataset=dataset, progress=show)
 
 

@@ -10,6 +10,7 @@ from iic.data.images import ImageSet
 from iic.evaluation.report import accuracy_report
 from iic.explainers.methods import Attributions
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
+from iic.progress import bar
 
 
 def score_method(params: EvaluationParams, maps: Attributions, model: Any, test: ImageSet, card: dict) -> dict:
@@ -17,7 +18,7 @@ def score_method(params: EvaluationParams, maps: Attributions, model: Any, test:
     from iic.classifiers.inference import freeze
     from iic.evaluation.scores import score
 
-    return score(maps, freeze(model), test, np.array(card["train"]["mean"]), params)
+    return score(maps, freeze(model), test, np.array(card["train"]["mean"]), params, progress=bar("scores", "batch"))
 
 
 def report_accuracy(

@@ -38,7 +38,10 @@ def measure_accuracy(model: Any, train: ImageSet, test: ImageSet) -> dict:
     frozen = freeze(model)
     result = {"parameters": sum(p.numel() for p in model.parameters())}
     for split, data in (("train", train), ("test", test)):
-        result[split] = {**proportion(correct(frozen, data.images, data.labels)), "n_images": len(data)}
+        result[split] = {
+            **proportion(correct(frozen, data.images, data.labels, bar(f"{split} accuracy", "batch"))),
+            "n_images": len(data),
+        }
     return result
 
 

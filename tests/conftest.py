@@ -1,0 +1,81 @@
+"""Shared fixtures: a project folder of its own, and one whole small run in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Small enough for seconds, real in every step.
+SMALL = {
+    "digits": {
+        "training": {"epochs": 2, "widths": [8, 16, 16]},
+        "attribution": {"n_images": 30, "budget": 120},
+        "evaluation": {"noise_seeds": [0, 1], "bootstrap": 200},
+        "bayesian": {"hidden": [32], "epochs": 2, "samples": 10, "noise_images": 100},
+    },
+    "shapes": {
+        "data": {"n_train": 400, "n_test": 100},
+        "training": {"epochs": 1, "widths": [8, 16, 16], "batch_size": 100},
+        "attribution": {"n_images": 30, "budget": 120},
+        "evaluation": {"noise_seeds": [0, 1], "bootstrap": 200},
+    },
+}
+
+
+def flat(parameters: dict, prefix: str = "") -> list[str]:
+    """Nested parameters as kedro's --params takes them; lists stay out."""
+    rows = []
+    for key, value in parameters.items():
+        if isinstance(value, dict):
+            rows += flat(value, f"{prefix}{key}.")
+        elif not isinstance(value, list):
+            rows.append(f"{prefix}{key}={value}")
+    return rows
+
+
+def make_project(folder: Path) -> Path:
+    """A copy of the project with a data folder of its own."""
+    shutil.copytree(ROOT / "conf", folder / "conf", ignore=shutil.ignore_patterns("local"))
+    (folder / "conf" / "local").mkdir()
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    shutil.copy(ROOT / ".telemetry", folder)
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    (folder / "data").mkdir()
+    return folder
+
+
+def kedro(project: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run kedro's command line in the project; output as text."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("IIC_")} | {"COLUMNS": "400"} | environment
+    command = [sys.executable, "-m", "kedro", *words]
+    return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=600)
+
+
+@pytest.fixture(scope="session")
+def small_parameters() -> dict:
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> tuple[Path, dict]:
+    """One whole `KedroSession` run of the default datasets: (temporary project folder, what the run returned)."""
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+
+    project = make_project(tmp_path_factory.mktemp("project"))
+    before = Path.cwd()
+    os.chdir(project)
+    try:
+        bootstrap_project(project)
+        with KedroSession.create(project_path=project, runtime_params=SMALL) as session:
+            result = session.run()
+    finally:
+        os.chdir(before)
+    return project, result

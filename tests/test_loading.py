@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+import torchvision
+from PIL import Image
+
+from iic.data.card import describe
+from iic.data.images import ImageSet
+from iic.data.loading import count_test_images, load
+from iic.errors import UserError
+from iic.params import DataParams
+
+
+def folder_params(**options):
+    return DataParams(source="parquet", channels=3, class_names=("cat", "dog"), **options)
+
+
+def test_a_folder_of_png_files_is_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("IIC_RAW", str(tmp_path))
+    rng = np.random.default_rng(0)
+    written = {}
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / "pets" / split / name).mkdir(parents=True)
+            for i in range(3):
+                pixels = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "pets" / split / name / f"{i}.png")
+                written[split, name, i] = pixels.transpose(2, 0, 1)
+    assert count_test_images("pets", folder_params()) == 6
+    train, test, _ = load("pets", folder_params(n_train=4))
+    assert len(train) == 4 and test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    np.testing.assert_array_equal(test.images[4], written["test", "dog", 1])
+
+
+def test_torchvision_is_the_second_source(tmp_path, monkeypatch):
+    class Fake:
+        def __init__(self, root, train, download):
+            self.data = np.full((4 if train else 2, 6, 6, 3), 7, np.uint8)
+            self.targets = [0, 1] * (2 if train else 1)
+
+    monkeypatch.setenv("IIC_RAW", str(tmp_path))
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Fake)
+    train, test, source = load("pets", folder_params(download="CIFAR10"))
+    assert train.images.shape == (4, 3, 6, 6) and len(test) == 2 and "CIFAR10" in source
+
+
+def test_neither_file_nor_download_names_both_ways(tmp_path, monkeypatch):
+    def offline(*args, **options):
+        raise RuntimeError("Error downloading x")
+
+    monkeypatch.setenv("IIC_RAW", str(tmp_path))
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", offline)
+    for params in (folder_params(download="CIFAR10"), folder_params()):
+        with pytest.raises(UserError, match=r"train\.parquet.*network.*IIC_DATASETS=digits,shapes"):
+            load("pets", params)
+
+
+def test_labels_beyond_the_class_names_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("iic.data.loading.load_digits", lambda seed: (_labelled(3), _labelled(1)))
+    with pytest.raises(UserError, match=r"labels of 'digits' run from 0 to 3, but 2 class names"):
+        load("digits", DataParams(source="digits", channels=1, class_names=("a", "b")))
+
+
+def _labelled(top):
+    return ImageSet(np.zeros((top + 1, 1, 4, 4), np.uint8), np.arange(top + 1))
+
+
+def test_the_card_counts(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (10, 3, 4, 4), dtype=np.uint8)
+    data = ImageSet(images, np.array([0] * 4 + [1] * 6))
+    card = describe(data, data, name="pets", source="here", class_names=("cat", "dog"))
+    assert card["train"]["images_per_class"] == {"cat": 4, "dog": 6}
+    np.testing.assert_allclose(card["train"]["mean"], images.mean((0, 2, 3)))
+    np.testing.assert_allclose(card["train"]["std"], images.std((0, 2, 3)))
+    other = ImageSet(images ^ np.uint8(1), data.labels)
+    assert (
+        describe(data, other, name="p", source="", class_names=("a", "b"))["test"]["sha256"] != card["test"]["sha256"]
+    )

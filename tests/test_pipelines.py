@@ -1,0 +1,105 @@
+"""Each pipeline by itself, in memory, on a few images."""
+
+import numpy as np
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.runner import SequentialRunner
+
+from iic.data.sources import load_digits
+from iic.explainers.methods import METHODS
+from iic.params import AttributionParams, BayesianParams, DataParams, EvaluationParams, TrainingParams
+from iic.pipeline_registry import register_pipelines
+from iic.pipelines.attribution.pipeline import create_pipeline as attribution
+from iic.pipelines.bayesian.pipeline import create_pipeline as bayesian
+from iic.pipelines.data_prep.pipeline import create_pipeline as data_prep
+from iic.pipelines.evaluation.pipeline import create_pipeline as evaluation
+from iic.pipelines.training.pipeline import create_pipeline as training
+
+DIGITS = ("digits",)
+NAMES = tuple("0123456789")
+PARAMETERS = {
+    "params:digits.data": DataParams(source="digits", channels=1, class_names=NAMES),
+    "params:digits.training": TrainingParams(epochs=1, widths=(4, 8, 8), batch_size=100, micro_batch=100),
+    "params:digits.attribution": AttributionParams(n_images=12, budget=110, compactness=0.1),
+    "params:digits.evaluation": EvaluationParams(noise_seeds=(0,), bootstrap=100, per_class=1),
+    "params:digits.bayesian": BayesianParams(hidden=(16,), epochs=1, samples=5, noise_images=20),
+}
+
+
+@pytest.fixture(scope="module")
+def memory():
+    """What earlier pipelines left, filled from stage to stage."""
+    return dict(PARAMETERS)
+
+
+class Kept(MemoryDataset):
+    """Stays in memory after its last use, so that a test can look at it."""
+
+    def _release(self):
+        pass
+
+
+def run(pipeline, memory):
+    catalog = DataCatalog({n: Kept(memory[n], copy_mode="assign") for n in pipeline.inputs()})
+    for name in pipeline.all_outputs():
+        catalog[name] = Kept(copy_mode="assign")
+    SequentialRunner().run(pipeline, catalog)
+    outputs = {name: catalog.load(name) for name in pipeline.all_outputs()}
+    memory.update(outputs)
+    return outputs
+
+
+def test_data_prep(memory):
+    outputs = run(data_prep(DIGITS), memory)
+    assert set(outputs) == {"digits.train", "digits.test", "digits.data_card"}
+    expected = load_digits()[1]
+    np.testing.assert_array_equal(outputs["digits.test"].images, expected.images)
+    assert outputs["digits.data_card"]["train"]["images_per_class"] == {name: 400 for name in NAMES}
+
+
+def test_training(memory):
+    outputs = run(training(DIGITS), memory)
+    assert outputs["digits.model_accuracy"]["test"]["accuracy"] > 0.6
+    assert len(outputs["digits.learning_curve"]["epochs"]) == 1
+    assert len(outputs["digits.learning_curve_plot"].axes) == 2
+
+
+def test_attribution(memory):
+    pipeline = attribution(DIGITS, METHODS)
+    assert {node.namespace for node in pipeline.nodes} == {f"digits.{method}" for method in METHODS}
+    outputs = run(pipeline, memory)
+    for method in METHODS:
+        maps = outputs[f"digits.{method}.attributions"]
+        assert maps.values.shape == (12, 28, 28)
+        np.testing.assert_array_equal(maps.indices, outputs["digits.lrp.attributions"].indices)
+        assert outputs[f"digits.{method}.cost"]["images"] == 12
+
+
+def test_evaluation(memory):
+    outputs = run(evaluation(DIGITS, METHODS), memory)
+    report = outputs["digits.accuracy_report"]
+    assert tuple(report["methods"]) == METHODS and report["n_images"] == 12
+    grid = outputs["digits.visual_comparison"]
+    assert len([axis for axis in grid.axes if axis.images]) >= 10 * (1 + len(METHODS))
+    for column in range(1, 1 + len(METHODS)):  # one colour scale per method, centred at zero
+        limits = {grid.axes[row * (1 + len(METHODS)) + column].images[0].get_clim() for row in range(10)}
+        assert len(limits) == 1
+        low, high = limits.pop()
+        assert low == -high
+
+
+def test_bayesian(memory):
+    outputs = run(bayesian(DIGITS, METHODS), memory)
+    report = outputs["digits.bayesian_report"]
+    assert set(report["degraded"]) == set(METHODS)
+    assert 0 <= report["uniform_noise"]["confidence"]["refused"] <= 1
+
+
+def test_the_registry_is_built_for_the_names_asked_for(monkeypatch):
+    monkeypatch.setenv("IIC_DATASETS", "digits,shapes")
+    monkeypatch.setenv("IIC_METHODS", "lrp,random")
+    pipelines = register_pipelines()
+    assert "digits.posterior" in pipelines["bayesian"].all_outputs()
+    assert "shapes.posterior" not in pipelines["__default__"].all_outputs()
+    assert "shapes.lime.attributions" not in pipelines["__default__"].all_outputs()
+    assert not {n for n in pipelines["evaluation"].inputs() if not n.startswith("params:")}

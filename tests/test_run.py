@@ -1,0 +1,170 @@
+"""The whole default run through KedroSession, and what lies on the disk after it."""
+
+import json
+import pickle
+import re
+
+import numpy as np
+import pytest
+import torch
+from conftest import kedro
+from PIL import Image
+
+from iic.explainers.methods import METHODS
+from iic.files import record_path, sha256
+
+
+def newest(project, pattern):
+    found = sorted(project.glob(f"data/{pattern}"))
+    assert found, pattern
+    return found[-1]
+
+
+@pytest.mark.parametrize("dataset", ["digits", "shapes"])
+def test_the_report_says_what_was_asked(finished_run, dataset):
+    project, _ = finished_run
+    path = newest(project, f"08_reporting/{dataset}/accuracy_report.json/*/accuracy_report.json")
+    report = json.loads(path.read_text())
+    assert tuple(report["methods"]) == METHODS
+    assert report["n_images"] == 30
+    assert report["kept_pixels"] == round(0.2 * report["dataset"]["shape_chw"][1] ** 2)
+    for row in report["methods"].values():
+        for cell in row["keep"].values():
+            assert 0 <= cell["interval"][0] <= cell["accuracy"] <= cell["interval"][1] <= 1
+    assert report["methods"]["lime"]["forwards_per_image"] == 120
+    assert report["methods"]["kernel_shap"]["forwards_per_image"] <= 120
+    assert report["methods"]["lime"]["tied_share"] > 0.9 > 0.1 > report["methods"]["random"]["tied_share"]
+    assert report["parameters"]["attribution"]["budget"] == 120
+    assert {"torch", "kedro", "iic"} <= set(report["versions"])
+
+
+def test_every_artefact_has_a_record_that_fits(finished_run):
+    project, _ = finished_run
+    artefacts = [p for p in project.glob("data/**/*") if p.is_file() and not p.name.endswith(".made.json")]
+    assert len(artefacts) > 50
+    for path in artefacts:
+        record = json.loads(record_path(path).read_text())
+        assert record["sha256"] == sha256(path)
+        assert record["code"]["iic"] and record["date"] and record["node"]
+        for source in record["inputs"].values():
+            assert source["sha256"] == sha256(project / source["file"])
+    lrp = newest(project, "07_attributions/digits/lrp/attributions.npz/*/attributions.npz")
+    assert json.loads(record_path(lrp).read_text())["parameters"]["digits.attribution"]["n_images"] == 30
+
+
+def test_models_load_without_executing_code(finished_run):
+    project, _ = finished_run
+    for pattern in ("06_models/digits/model.pt/*/model.pt", "06_models/digits/posterior.pt/*/posterior.pt"):
+        state = torch.load(newest(project, pattern), weights_only=True)
+        assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())
+
+
+def test_pictures_have_content(finished_run):
+    project, _ = finished_run
+    pictures = list(project.glob("data/08_reporting/*/*.png/*/*.png"))
+    assert {p.name for p in pictures} == {"learning_curve.png", "accuracy.png", "visual_comparison.png", "bayesian.png"}
+    for path in pictures:
+        assert np.asarray(Image.open(path).convert("L")).std() > 10
+
+
+def test_the_bayesian_network_is_for_one_channel(finished_run):
+    project, _ = finished_run
+    report = json.loads(newest(project, "08_reporting/digits/bayesian_report.json/*/bayesian_report.json").read_text())
+    assert set(report["degraded"]) == set(METHODS)
+    assert 0.3 < report["forced_accuracy"] <= 1
+    assert report["uniform_noise"]["median"]["n_images"] == 100
+    assert not (project / "data/06_models/shapes/posterior.pt").exists()
+
+
+def test_one_namespace_runs_again_with_its_own_parameters(finished_run):
+    project, _ = finished_run
+    words = ("--pipelines", "attribution", "--namespaces", "digits.lrp", "--params", "digits.attribution.n_images=50")
+    done = kedro(project, "run", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    path = newest(project, "07_attributions/digits/lrp/attributions.npz/*/attributions.npz")
+    with np.load(path) as arrays:
+        assert arrays["values"].shape == (50, 28, 28)
+    assert len(list(project.glob("data/07_attributions/digits/lime/attributions.npz/*"))) == 1
+    # Scores of different images must not be mixed in one report.
+    mixed = kedro(
+        project, "run", "--namespaces", "digits.lrp,digits.evaluation", "--params", "digits.evaluation.keep=0.3"
+    )
+    assert mixed.returncode == 1
+    assert "different images" in mixed.stderr or "other images" in mixed.stderr
+    again = kedro(project, "run", *words[:-1], "digits.attribution.n_images=30")
+    assert again.returncode == 0, again.stderr[-2000:]
+
+
+def test_only_missing_outputs_skips_what_exists(finished_run):
+    project, _ = finished_run
+    before = len(list(project.glob("data/**/*.npz")))
+    gone = newest(project, "08_reporting/shapes/accuracy.png/*/accuracy.png")
+    gone.unlink()
+    done = kedro(project, "run", "--pipeline", "evaluation", "--only-missing-outputs", *small(project))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list(project.glob("data/**/*.npz"))) == before
+    newest(project, "08_reporting/shapes/accuracy.png/*/accuracy.png")
+
+
+def small(project):
+    from conftest import SMALL, flat
+
+    return ["--params", ",".join(flat(SMALL))]
+
+
+def test_a_poisoned_model_is_refused_by_name(finished_run, tmp_path):
+    project, _ = finished_run
+    path = newest(project, "06_models/shapes/model.pt/*/model.pt")
+    good = path.read_bytes()
+
+    class Poison:
+        def __reduce__(self):
+            return open, (str(tmp_path / "executed"), "w")
+
+    torch.save({"0.mean": Poison()}, path, pickle_module=pickle)
+    try:
+        done = kedro(project, "run", "--pipelines", "attribution", "--namespaces", "shapes.random", *small(project))
+    finally:
+        path.write_bytes(good)
+    assert done.returncode == 1
+    assert re.search(r"Error: .*model\.pt cannot be read", done.stderr), done.stderr[-2000:]
+    assert not (tmp_path / "executed").exists()
+
+
+def test_same_seed_same_bytes(finished_run):
+    project, _ = finished_run
+    words = ("--pipelines", "attribution", "--namespaces", "shapes.kernel_shap", *small(project))
+    assert kedro(project, "run", *words).returncode == 0
+    first, second = sorted(project.glob("data/07_attributions/shapes/kernel_shap/attributions.npz/*/attributions.npz"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_the_notebook_shows_the_run(finished_run, monkeypatch):
+    import nbformat
+    from conftest import ROOT
+    from nbclient import NotebookClient
+
+    project, _ = finished_run
+    notebook = nbformat.read(ROOT / "notebooks" / "explore.ipynb", as_version=4)
+    monkeypatch.delenv("IIC_DATASETS", raising=False)
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(project)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    text = "".join(output.get("text", "") for output in outputs)
+    measured, recorded = re.search(r"test accuracy ([\d.]+), as recorded: ([\d.]+)", text).groups()
+    assert measured == recorded
+
+
+def test_kedro_viz_builds_with_previews(finished_run):
+    project, _ = finished_run
+    done = kedro(project, "viz", "build", "--include-previews")
+    assert done.returncode == 0, done.stderr[-2000:]
+    nodes = json.loads((project / "build" / "api" / "main").read_text())["nodes"]
+    assert {"digits", "digits.lrp", "shapes.evaluation"} <= {node["id"] for node in nodes}
+
+
+def test_the_registry_lists_the_pipelines(finished_run):
+    done = kedro(finished_run[0], "registry", "list")
+    assert done.returncode == 0
+    for name in ("__default__", "data_prep", "training", "attribution", "evaluation", "bayesian"):
+        assert f"- {name}\n" in done.stdout
