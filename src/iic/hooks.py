@@ -41,10 +41,13 @@ class ProjectHooks:
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline, catalog) -> None:
         """Check that inputs exist and images suffice; clear what killed runs left; start the records of this run."""
-        touched = {node.namespace.split(".")[0] for node in pipeline.nodes if node.namespace}
-        check_images({d: b for d, b in self._blocks.items() if d in touched})
+        keep_existing = run_params.get("only_missing_outputs")
+        made = {d for d in self._blocks if f"{d}.test" in pipeline.all_outputs()}
+        if keep_existing:
+            made = {d for d in made if not catalog.exists(f"{d}.test")}
+        check_images({d: self._blocks[d] for d in made})
         missing = sorted(n for n in pipeline.inputs() if not n.startswith("params:") and not catalog.exists(n))
-        if missing and not run_params.get("only_missing_outputs"):
+        if missing and not keep_existing:
             raise UserError(
                 f"There is no {missing[0]} yet: run `kedro run --pipelines data_prep,training` first "
                 "(and attribution, if maps are missing), or `kedro run --pipelines evaluation`, which makes all."
