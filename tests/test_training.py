@@ -9,17 +9,24 @@ from iic.data.images import ImageSet
 from iic.data.sources import load_digits
 
 
-def test_shifts_are_windows_of_the_reflected_image():
-    images = torch.randint(0, 256, (200, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    recipe = Recipe(epochs=1, flip=False, shift=2)
-    views = augment(images, 0, recipe, torch.Generator().manual_seed(1))
-    padded = functional.pad(images.float(), (2, 2, 2, 2), mode="reflect").to(torch.uint8)
+def windows_seen(images, padded, side, recipe, epoch):
+    """Where in the padded images the views of one epoch are found; each at exactly one place."""
     seen = set()
+    views = augment(images, epoch, recipe, torch.Generator().manual_seed(1))
+    places = range(padded.shape[-1] - side + 1)
     for view, whole in zip(views, padded, strict=True):
-        windows = [(y, x) for y in range(5) for x in range(5) if torch.equal(view, whole[:, y : y + 8, x : x + 8])]
-        assert len(windows) == 1
-        seen.add(windows[0])
-    assert len(seen) == 25
+        found = [(y, x) for y in places for x in places if torch.equal(view, whole[:, y : y + side, x : x + side])]
+        assert len(found) == 1
+        seen.add(found[0])
+    return seen
+
+
+def test_shifts_are_windows_of_the_reflected_image_and_crops_of_the_image_itself():
+    images = torch.randint(0, 256, (300, 3, 12, 12), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    recipe = Recipe(epochs=2, flip=False, shift=2, crop=8, crop_epochs=1)
+    assert len(windows_seen(images, images, 8, recipe, epoch=0)) == 25
+    padded = functional.pad(images.float(), (2, 2, 2, 2), mode="reflect").to(torch.uint8)
+    assert len(windows_seen(images, padded, 12, recipe, epoch=1)) == 25
 
 
 @pytest.fixture(scope="module")

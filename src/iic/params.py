@@ -34,6 +34,8 @@ class TrainingParams(Block):
     micro_batch: int = Field(125, ge=2)
     flip: bool = False
     shift: int = Field(2, ge=0, le=8)
+    crop: int = Field(28, ge=28)  # pixels a side; the network takes no smaller image
+    crop_epochs: int = Field(0, ge=0)
     label_smoothing: float = Field(0.2, ge=0, lt=1)
     seed: int = Field(0, ge=0)
 

@@ -23,7 +23,8 @@ class Recipe:
     """Epochs, augmentation and learning rates of one training run.
 
     Learning rates are per summed loss. `micro_batch` images go through the network at once, BatchNorm sees only them:
-    large enough for its statistics, small enough for the caches (and for malloc to reuse its memory).
+    large enough for its statistics, small enough for the caches (and for malloc to reuse its memory). The first
+    `crop_epochs` epochs see windows of `crop` pixels a side only, which cost that much less.
     """
 
     epochs: int
@@ -31,6 +32,8 @@ class Recipe:
     micro_batch: int = 125
     flip: bool = True
     shift: int = 2
+    crop: int = 28
+    crop_epochs: int = 0
     label_smoothing: float = 0.2
     filter_lr: float = 0.24
     filter_momentum: float = 0.6
@@ -47,24 +50,26 @@ def augment(images: Tensor, epoch: int, recipe: Recipe, generator: torch.Generat
         images: uint8 (N, C, H, W), already flipped at random once when `recipe.flip`.
 
     Returns:
-        uint8 (N, C, H, W).
+        uint8 (N, C, H, W), or (N, C, crop, crop) in the first `crop_epochs` epochs.
     """
-    count, _, height, width = images.shape
+    count, channels, height, width = images.shape
     if recipe.flip and epoch % 2:
         images = images.flip(-1)
-    if not recipe.shift:
+    cut = max(0, min(height, width) - recipe.crop) if epoch < recipe.crop_epochs else 0
+    pad = max(0, recipe.shift - cut // 2)  # a window smaller than the image shifts within it
+    if not cut and not pad:
         return images
-    pad = recipe.shift
     # reflect padding needs a float or bfloat16 tensor on the CPU; an index does the same for uint8
-    rows = _reflected(height, pad)
-    columns = _reflected(width, pad)
-    shifts = torch.randint(0, 2 * pad + 1, (count, 2), generator=generator)
-    shifted = torch.empty_like(images)
-    for dy in range(2 * pad + 1):
-        for dx in range(2 * pad + 1):
+    rows, columns = _reflected(height, pad), _reflected(width, pad)
+    places = cut + 2 * pad + 1
+    shifts = torch.randint(0, places, (count, 2), generator=generator)
+    shifted = images.new_empty(count, channels, height - cut, width - cut)
+    for dy in range(places):
+        for dx in range(places):
             chosen = ((shifts[:, 0] == dy) & (shifts[:, 1] == dx)).nonzero().squeeze(1)
-            window = images[chosen][:, :, rows[dy : dy + height]][:, :, :, columns[dx : dx + width]]
-            shifted[chosen] = window
+            shifted[chosen] = images[chosen][:, :, rows[dy : dy + height - cut]][
+                :, :, :, columns[dx : dx + width - cut]
+            ]
     return shifted
 
 
