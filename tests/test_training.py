@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 from iic.classifiers.networks import build_network
-from iic.classifiers.training import Recipe, accuracy, augment, predict, train
+from iic.classifiers.training import Recipe, _pool_early, accuracy, augment, predict, train
 from iic.data.images import ImageSet
 from iic.data.sources import load_digits
 
@@ -48,6 +48,15 @@ def test_digits_are_learnt_in_a_few_epochs(trained):
     assert [row["epoch"] for row in curve] == [1, 2, 3, 4]
     assert curve[-1]["loss"] < curve[0]["loss"]
     assert accuracy(model, test) > 0.93
+
+
+def test_pooling_early_computes_the_same_once_trained(trained):
+    _, (model, _), test = trained
+    pooled_first = _pool_early(model)
+    kinds = [type(module).__name__ for module in pooled_first]
+    assert kinds[3:10] == ["Conv2d", "MaxPool2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU"]
+    assert kinds[-6:] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "Flatten", "Linear"]
+    torch.testing.assert_close(predict(pooled_first, test.images), predict(model, test.images), atol=1e-4, rtol=1e-4)
 
 
 def test_the_same_seed_gives_the_same_weights(trained):

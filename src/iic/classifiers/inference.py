@@ -15,23 +15,17 @@ from iic.errors import UserError
 def freeze(model: nn.Sequential) -> nn.Sequential:
     """A copy for explaining: BatchNorm folded, evaluation mode, weights without gradients; the same logits to 1e-4.
 
-    A BatchNorm folds into a convolution with max pooling between the two as well, as long as its weights are positive:
-    the largest of some numbers stays the largest when all are scaled and shifted.
-
     Raises:
-        UserError: a BatchNorm that follows no convolution, or max pooling with a weight that is not positive.
+        UserError: a BatchNorm that does not follow a convolution.
     """
     layers: list[nn.Module] = []
     for number, module in enumerate(copy.deepcopy(model).eval()):
         if not isinstance(module, nn.BatchNorm2d):
             layers.append(module)
-            continue
-        at = len(layers) - 1
-        if layers and isinstance(layers[at], nn.MaxPool2d) and bool((module.weight > 0).all()):
-            at -= 1
-        if at < 0 or not isinstance(layers[at], nn.Conv2d):
+        elif layers and isinstance(layers[-1], nn.Conv2d):
+            layers[-1] = fuse_conv_bn_eval(layers[-1], module)
+        else:
             raise UserError(f"Layer {number} is a BatchNorm without a convolution before it: it cannot be folded.")
-        layers[at] = fuse_conv_bn_eval(layers[at], module)
     return nn.Sequential(*layers).requires_grad_(False).eval()
 
 

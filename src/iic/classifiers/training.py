@@ -104,12 +104,13 @@ def train(
         flipped = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
         images = torch.where(flipped, images.flip(-1), images)
     _whiten(model, images[:5000])
+    pooled_first = _pool_early(model)
     steps_per_epoch = math.ceil(len(images) / recipe.batch_size)
     optimizers = _optimizers(model, recipe)
     for group in [g for o in optimizers for g in o.param_groups]:
         group["initial_lr"] = group["lr"]
     total, curve = recipe.epochs * steps_per_epoch, []
-    model.train()
+    pooled_first.train()
     for step in progress(range(total)):
         epoch, batch = divmod(step, steps_per_epoch)
         if batch == 0:
@@ -117,16 +118,33 @@ def train(
             order = torch.randperm(len(images), generator=generator)
             sums = torch.zeros(2)
         _set_rates(optimizers, step / total, step / (recipe.whiten_bias_epochs * steps_per_epoch))
-        model.zero_grad(set_to_none=True)
+        pooled_first.zero_grad(set_to_none=True)
         for chosen in order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size].split(recipe.micro_batch):
-            sums += _backward(model, view[chosen], labels[chosen], recipe, dtype)
+            sums += _backward(pooled_first, view[chosen], labels[chosen], recipe, dtype)
         for optimizer in optimizers:
             optimizer.step()
         if batch == steps_per_epoch - 1:
             mean_loss, accuracy = (sums / len(images)).tolist()
             curve.append({"epoch": epoch + 1, "loss": mean_loss, "accuracy": accuracy})
-    _settle(model, images[:5000], recipe.micro_batch)
+    _settle(pooled_first, images[:5000], recipe.micro_batch)
+    model.eval()
     return curve
+
+
+def _pool_early(model: nn.Sequential) -> nn.Sequential:
+    """The same modules with each pooling of a block right behind its convolution, before BatchNorm and ReLU.
+
+    Once trained the two orders compute the same, since BatchNorm's weights stay 1 and the largest of some numbers stays
+    the largest when all are scaled and shifted alike; in training BatchNorm and ReLU then see a quarter of the pixels.
+    The last pooling stays: BatchNorm would be left with one number per image.
+    """
+    layers: list[nn.Module] = []
+    last = max(at for at, module in enumerate(model) if isinstance(module, nn.MaxPool2d))
+    for at, module in enumerate(model):
+        behind_norm = [type(m) for m in layers[-2:]] == [nn.BatchNorm2d, nn.ReLU]
+        early = isinstance(module, nn.MaxPool2d) and behind_norm and at != last
+        layers.insert(len(layers) - 2 if early else len(layers), module)
+    return nn.Sequential(*layers)
 
 
 def _backward(model: nn.Module, pixels: Tensor, labels: Tensor, recipe: Recipe, dtype: torch.dtype) -> Tensor:
