@@ -8,6 +8,8 @@ import numpy as np
 
 from iic.errors import UserError
 
+SIDES = range(25, 49)  # pixels: three poolings by 2 leave 3 to 5, which the last pooling brings to 1
+
 
 @dataclass(frozen=True)
 class ImageSet:
