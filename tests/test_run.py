@@ -3,6 +3,8 @@
 import json
 import pickle
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -196,3 +198,8 @@ def test_the_registry_lists_the_pipelines(finished_run):
     assert done.returncode == 0
     for name in ("__default__", "data_prep", "training", "attribution", "evaluation", "bayesian"):
         assert f"- {name}\n" in done.stdout
+
+
+def test_kedro_starts_without_the_heavy_libraries():
+    code = "import sys, iic.pipeline_registry, iic.hooks; print({'torch', 'shap', 'lime', 'pyro'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -84,7 +84,7 @@ def check_images(blocks: dict[str, dict[str, Block]], prepared: dict[str, int]) 
     for name, models in blocks.items():
         available = prepared[name] if name in prepared else check_source(name, models["data"])
         wanted = models["attribution"].n_images
-        if available is not None and wanted > available:
+        if wanted > available:
             raise UserError(
                 f"{name}.attribution.n_images is {wanted}, but '{name}' has {available} test images: lower n_images."
             )

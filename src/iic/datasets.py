@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from abc import abstractmethod
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -67,11 +68,13 @@ class _File(AbstractVersionedDataset):
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath), "version": self._version}
 
+    @abstractmethod
     def _write(self, data: Any, file: BinaryIO) -> None:
-        raise NotImplementedError
+        """Write the data into the open file."""
 
+    @abstractmethod
     def _read(self, path: Path) -> Any:
-        raise NotImplementedError
+        """Read the data back, executing nothing that the file holds."""
 
 
 class ImageSetDataset(_File):
@@ -103,6 +106,18 @@ class AttributionsDataset(_File):
             return Attributions(arrays["values"], arrays["indices"], arrays["targets"], extras)
 
 
+def _read_tensors(path: Path) -> dict[str, Any]:
+    """A saved dictionary of tensors; raises ValueError for a file that holds anything else, which is never executed."""
+    import pickle
+
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"not plain tensors: {str(error).splitlines()[0]}") from error
+
+
 class NetworkDataset(_File):
     """A network from `build_network` as its state dict, read with `weights_only`."""
 
@@ -112,16 +127,9 @@ class NetworkDataset(_File):
         torch.save({name: tensor.contiguous() for name, tensor in data.state_dict().items()}, file)
 
     def _read(self, path: Path) -> Any:
-        import pickle
-
-        import torch
-
         from iic.classifiers.networks import network_from_state
 
-        try:
-            return network_from_state(torch.load(path, map_location="cpu", weights_only=True))
-        except pickle.UnpicklingError as error:
-            raise ValueError(f"not a plain state dict: {str(error).splitlines()[0]}") from error
+        return network_from_state(_read_tensors(path))
 
 
 class PosteriorDataset(_File):
@@ -133,13 +141,6 @@ class PosteriorDataset(_File):
         torch.save(data.state_dict(), file)
 
     def _read(self, path: Path) -> Any:
-        import pickle
-
-        import torch
-
         from iic.bayes.inference import Posterior
 
-        try:
-            return Posterior.from_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        except pickle.UnpicklingError as error:
-            raise ValueError(f"not a plain state dict: {str(error).splitlines()[0]}") from error
+        return Posterior.from_state_dict(_read_tensors(path))

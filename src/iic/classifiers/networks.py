@@ -56,9 +56,7 @@ def network_from_state(state: dict[str, Tensor]) -> nn.Sequential:
     widths = tuple(len(tensor) for tensor in filters[1::2])  # the first convolution of each block
     head = next(tensor for tensor in reversed(state.values()) if tensor.ndim == 2)
     mean, std = state["0.mean"].flatten().tolist(), state["0.std"].flatten().tolist()
-    with (
-        torch.random.fork_rng()
-    ):  # the weights drawn at the start are overwritten: leave no trace in the caller's draws
+    with torch.random.fork_rng(devices=[]):  # the start is overwritten: leave no trace in the caller's draws
         model = build_network(mean, std, widths, len(head))
     model.load_state_dict(state)
     return model.eval()

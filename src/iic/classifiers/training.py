@@ -224,16 +224,3 @@ def _set_rates(optimizers: list, done: float, whiten_done: float) -> None:
     """Fall linearly to zero; the whitening bias stops earlier."""
     for group in [g for o in optimizers for g in o.param_groups]:
         group["lr"] = group["initial_lr"] * max(0.0, 1 - (whiten_done if group.get("whiten") else done))
-
-
-@torch.no_grad()
-def predict(model: nn.Module, images, batch_size: int = 500) -> Tensor:
-    """Logits float32 (N, classes) of uint8 images (N, C, H, W), one crop, no test-time augmentation."""
-    model.eval()
-    pixels = torch.as_tensor(images)
-    return torch.cat([model(part.float()) for part in pixels.split(batch_size)])
-
-
-def accuracy(model: nn.Module, data: ImageSet) -> float:
-    """Share of images whose predicted class is the label."""
-    return (predict(model, data.images).argmax(1) == torch.from_numpy(data.labels)).float().mean().item()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iic.report.style import BLUE, GREEN, GREY, ORANGE, TITLES, new_figure
-
-FILLS = {"salt_and_pepper": ("salt and pepper", BLUE), "mean_colour": ("mean colour", ORANGE)}
+from iic.report.style import FILLS, GREEN, GREY, TITLES, new_figure
 
 
 def accuracy_bars(report: dict) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iic.report.style import BLUE, GREEN, ORANGE, TITLES, new_figure
+from iic.report.style import BLUE, FILLS, GREEN, ORANGE, TITLES, new_figure
 
 
 def bayesian_plot(report: dict) -> Any:
@@ -27,10 +27,7 @@ def bayesian_plot(report: dict) -> Any:
     methods = list(report["degraded"])
     columns = [
         ([report["degraded"][m][fill]["confidence"] for m in methods], f"confidence, rest: {label}", colour)
-        for fill, label, colour in (
-            ("salt_and_pepper", "salt and pepper", BLUE),
-            ("mean_colour", "mean colour", ORANGE),
-        )
+        for fill, (label, colour) in FILLS.items()
     ]
     _grouped(right, [TITLES[m] for m in methods], columns)
     right.axhline(clean, color=GREEN, ls="--", label=f"confidence, clean: {clean:.2f}")

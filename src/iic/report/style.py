@@ -6,6 +6,7 @@ from __future__ import annotations
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#555555"
 DIVERGING = "RdBu_r"  # red speaks for the class, blue against, white is zero
 
+FILLS = {"salt_and_pepper": ("salt and pepper", BLUE), "mean_colour": ("mean colour", ORANGE)}
 TITLES = {
     "lime": "LIME",
     "kernel_shap": "Kernel SHAP",

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from iic.data.images import ImageSet
-from iic.evaluation.report import accuracy_report
 from iic.explainers.methods import Attributions
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
 from iic.progress import bar
@@ -34,6 +33,7 @@ def report_accuracy(
 ) -> dict:
     """The accuracy report; `results` holds `scores_<method>` and `cost_<method>`."""
     from iic.classifiers.inference import freeze
+    from iic.evaluation.report import accuracy_report
 
     scores = {k.removeprefix("scores_"): v for k, v in results.items() if k.startswith("scores_")}
     costs = {k.removeprefix("cost_"): v for k, v in results.items() if k.startswith("cost_")}
