@@ -193,6 +193,11 @@ def test_kedro_viz_builds_with_previews(finished_run):
     assert details["preview"]
 
 
+def test_a_run_warns_of_nothing(finished_run):
+    done = kedro(finished_run[0], "run", "--pipelines", "data_prep", *small(finished_run[0]))
+    assert done.returncode == 0 and "WARNING" not in done.stdout + done.stderr
+
+
 def test_the_registry_lists_the_pipelines(finished_run):
     done = kedro(finished_run[0], "registry", "list")
     assert done.returncode == 0

@@ -37,7 +37,11 @@ class ProjectHooks:
         """Every block as its model, those that the configuration leaves out with their defaults."""
         for dataset, blocks in self._blocks.items():
             for name, block in blocks.items():
-                catalog[f"params:{dataset}.{name}"] = block
+                entry = f"params:{dataset}.{name}"
+                if entry in catalog:
+                    catalog[entry].save(block)  # assigning would warn of every entry that it replaces
+                else:
+                    catalog[entry] = block
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline, catalog) -> None:
