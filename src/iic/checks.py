@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from iic.data.loading import count_test_images
 from iic.errors import UserError
 from iic.params import AttributionParams, BayesianParams, Block, DataParams, EvaluationParams, TrainingParams
+from iic.shipped import FOLDER, check_shipped
 
 BLOCKS: dict[str, type[Block]] = {
     "data": DataParams,
@@ -69,6 +71,24 @@ def _sentence(error: ValidationError, where: str, model: type[Block]) -> str:
         return f"Parameter '{path}' is missing: give it in conf/base/parameters.yml."
     reason = first["msg"][0].lower() + first["msg"][1:]
     return f"Parameter '{path}' is {first['input']!r}, but {reason}: change it in the parameters."
+
+
+def check_weights(blocks: dict[str, dict[str, Block]], methods: Iterable[str], project: Path) -> None:
+    """Raise UserError if weights that a run would load are missing or altered, or a method cannot explain a network."""
+    for name, models in blocks.items():
+        training = models["training"]
+        if models["bayesian"].weights == "shipped" and models["data"].channels == 1:
+            check_shipped(project / FOLDER / f"{name}_bayesian.pt")
+        if training.weights == "shipped":
+            check_shipped(project / FOLDER / f"{name}.pt")
+        elif training.weights != "trained":
+            from iic.classifiers.inference import freeze
+            from iic.classifiers.own import load_own
+            from iic.explainers.lrp import check_layers
+
+            frozen = freeze(load_own(project / training.weights, training.factory))
+            if "lrp" in methods:
+                check_layers(frozen)
 
 
 def check_images(blocks: dict[str, dict[str, Block]]) -> None:

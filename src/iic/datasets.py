@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -104,7 +105,13 @@ class AttributionsDataset(_File):
 
 
 class NetworkDataset(_File):
-    """A network from `build_network` as its state dict, read with `weights_only`."""
+    """A network as its state dict, read with `weights_only`.
+
+    `structure`, set by a hook, makes the module that a user's own state belongs to; None is `build_network`'s, whose
+    widths follow from the weights.
+    """
+
+    structure: Callable[[], Any] | None = None
 
     def _write(self, data: Any, file: BinaryIO) -> None:
         import torch
@@ -119,7 +126,12 @@ class NetworkDataset(_File):
         from iic.classifiers.networks import network_from_state
 
         try:
-            return network_from_state(torch.load(path, map_location="cpu", weights_only=True))
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if self.structure is None:
+                return network_from_state(state)
+            model = self.structure()
+            model.load_state_dict(state)
+            return model
         except pickle.UnpicklingError as error:
             raise ValueError(f"not a plain state dict: {str(error).splitlines()[0]}") from error
 

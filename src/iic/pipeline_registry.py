@@ -7,17 +7,17 @@ from iic.pipelines.bayesian.pipeline import create_pipeline as bayesian
 from iic.pipelines.data_prep.pipeline import create_pipeline as data_prep
 from iic.pipelines.evaluation.pipeline import create_pipeline as evaluation
 from iic.pipelines.training.pipeline import create_pipeline as training
-from iic.selection import configured_parameters, one_channel, selected_datasets, selected_methods
+from iic.selection import configured_parameters, one_channel, project_folder, selected_datasets, selected_methods
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """`data_prep`, `training` and `attribution` are one stage each; `evaluation` and `bayesian` hold all they need."""
     datasets, methods = selected_datasets(), selected_methods()
     prepared = data_prep(datasets)
-    trained = training(datasets)
+    trained = training(datasets, project_folder())
     attributed = attribution(datasets, methods)
     evaluated = evaluation(datasets, methods)
-    bayes = bayesian(one_channel(datasets, configured_parameters()), methods)
+    bayes = bayesian(one_channel(datasets, configured_parameters()), methods, project_folder())
     everything = prepared + trained + attributed + evaluated + bayes
     return {
         "__default__": everything,

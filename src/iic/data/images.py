@@ -39,3 +39,20 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitem__(self, chosen: np.ndarray) -> ImageSet:
+        """The images at these positions, int64 (K,), in this order."""
+        return ImageSet(self.images[chosen], self.labels[chosen], None if self.masks is None else self.masks[chosen])
+
+
+def hold_out(data: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSet]:
+    """(the rest, `count` images drawn by the seed), both in the order of `data`.
+
+    Raises:
+        UserError: nothing would be left.
+    """
+    if count >= len(data):
+        raise UserError(f"Of {len(data)} training images {count} cannot be held out: lower training.n_validation.")
+    held = np.zeros(len(data), bool)
+    held[np.random.default_rng(seed).permutation(len(data))[:count]] = True
+    return data[np.flatnonzero(~held)], data[np.flatnonzero(held)]
