@@ -16,14 +16,14 @@ ROOT = Path(__file__).parents[1]
 SMALL = {
     "digits": {
         "training": {"epochs": 2, "widths": [8, 16, 16]},
-        "attribution": {"n_images": 30, "budget": 120},
+        "attribution": {"n_images": 30, "budget": 120, "superpixels": 20},
         "evaluation": {"noise_seeds": [0, 1], "bootstrap": 200},
         "bayesian": {"hidden": [32], "epochs": 2, "samples": 10, "noise_images": 100},
     },
     "shapes": {
         "data": {"n_train": 400, "n_test": 100},
         "training": {"epochs": 1, "widths": [8, 16, 16], "batch_size": 100},
-        "attribution": {"n_images": 30, "budget": 120},
+        "attribution": {"n_images": 30, "budget": 120, "superpixels": 20},
         "evaluation": {"noise_seeds": [0, 1], "bootstrap": 200},
     },
 }

@@ -29,6 +29,11 @@ CASES = {
     "unknown block": (("--params", "digits.attributions.n_images=50"), {}, ["digits.attributions", "attribution"]),
     "wrong type": (("--params", "digits.attribution.n_images=many"), {}, ["digits.attribution.n_images", "'many'"]),
     "out of range": (("--params", "digits.evaluation.keep=1.5"), {}, ["digits.evaluation.keep", "less than 1"]),
+    "negative seed": (("--params", "digits.evaluation.seed=-1"), {}, ["digits.evaluation.seed", "-1"]),
+    "small budget": (("--params", "digits.attribution.budget=60"), {}, ["digits.attribution", "budget of 60"]),
+    "another dataset's parameter": (("--params", "mnist.attribution.n_imges=5"), {}, ["'mnist.attribution.n_imges'"]),
+    "too many of a few images": (("--params", "digits.data.n_test=100"), {}, ["n_images", "200", "100"]),
+    "nothing to run": (("--pipelines", "bayesian"), {"IIC_DATASETS": "shapes"}, ["one-channel"]),
     "too many images": (("--params", "digits.attribution.n_images=1001"), {}, ["n_images", "1001", "1000"]),
     "no files": ((), {"IIC_DATASETS": "mine"}, ["mine", "IIC_RAW", "IIC_DATASETS=digits,shapes"]),
     "no inputs": (("--pipelines", "attribution", "--namespaces", "digits.lrp"), {}, ["digits.", "kedro run"]),
@@ -68,6 +73,7 @@ def write_split(folder, sizes, broken=None, columns=("image", "label")):
     ("options", "fragments"),
     [
         ({"sizes": [(28, 28)] * 40, "columns": ("picture", "label")}, ["Column 'image'", "missing"]),
+        ({"sizes": [(64, 64)] * 40}, ["first image", "64 x 64", "25 to 48"]),
         ({"sizes": [(28, 28)] * 40, "broken": 7}, ["Image 7", "train.parquet", "not a readable PNG"]),
         ({"sizes": [(28, 28)] * 39 + [(27, 28)]}, ["Image 39", "(1, 27, 28)", "one size"]),
     ],
@@ -79,8 +85,24 @@ def test_broken_parquet_is_named(project, tmp_path, options, fragments):
         "  attribution: {n_images: 30}\n  bayesian: {}\n"
     )
     done = kedro(project, "run", IIC_DATASETS="mine", IIC_RAW=str(tmp_path))
-    assert done.returncode == 1
+    assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
     sentence = done.stderr[done.stderr.rindex("Error: ") :]
     for fragment in fragments:
         assert fragment in sentence
     assert not list((project / "data").iterdir())
+
+
+def test_a_method_that_does_not_exist_is_a_sentence_in_other_commands_too(project):
+    done = kedro(project, "registry", "list", IIC_METHODS="lime,shapley")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "Unknown method 'shapley'" in done.stderr
+
+
+def test_a_save_that_fails_is_a_sentence_and_leaves_nothing_behind(tmp_path):
+    project = make_project(tmp_path)
+    (project / "data" / "02_intermediate").write_text("in the way of a folder\n")
+    done = kedro(project, "run", "--pipelines", "data_prep", IIC_DATASETS="digits")
+    assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
+    sentence = done.stderr[done.stderr.rindex("Error: ") :]
+    assert "02_intermediate" in sentence and "run again" in sentence
+    assert [path.name for path in (project / "data").iterdir()] == ["02_intermediate"]

@@ -50,6 +50,20 @@ def test_ties_break_at_random_by_image_not_by_place():
     assert tied_share(np.array([[[1.0, 1.0], [2.0, 3.0]]])) == 0.5
 
 
+def test_ties_know_nothing_of_the_noise():
+    """Same seed, same images: which tied pixel is kept and which is white are independent."""
+    indices = np.arange(2000)
+    kept = top_pixels(np.zeros((2000, 6, 6), np.float32), 0.5, indices, seed=0).reshape(2000, -1)
+    white = (salt_and_pepper(indices, (6, 6), 0) == 255).reshape(2000, -1)
+    agreement = (kept[:, :, None] == white[:, None, :]).mean(0)  # of every pair of pixels
+    assert np.abs(agreement - 0.5).max() < 5 * 0.5 / np.sqrt(2000)
+
+
+def test_an_interval_has_width_even_where_all_images_agree():
+    low, high = bootstrap_interval(np.ones(50), replicates=100, seed=0)
+    assert high == pytest.approx(1) and low == pytest.approx(wilson_interval(50, 50)[0]) and low < 0.95
+
+
 def test_salt_and_pepper_is_a_fair_coin_keyed_by_image_and_seed():
     noise = salt_and_pepper(np.arange(50), (16, 16), 3)
     assert noise.shape == (50, 1, 16, 16) and set(np.unique(noise)) == {0, 255}
@@ -79,12 +93,14 @@ class Bright(nn.Module):
 
 @pytest.mark.parametrize(("right", "accuracy"), [(True, 1.0), (False, 0.0)])
 def test_a_map_scores_by_what_the_network_needs(right, accuracy):
-    images = np.full((40, 1, 10, 10), 100, np.uint8)
-    images[:, 0, 0, 0] = 255
+    """Every second image has the pixel; maps are of those in between the others, in an order of their own."""
+    images = np.random.default_rng(1).integers(0, 200, (80, 1, 10, 10), dtype=np.uint8)
+    images[::2, 0, 0, 0] = 255
+    indices = np.random.default_rng(2).permutation(np.arange(0, 80, 2))
     values = np.random.default_rng(0).random((40, 10, 10)).astype(np.float32)
     values[:, 0, 0] = 2 if right else -2
-    maps = Attributions(values, np.arange(40), np.ones(40, np.int64), {})
-    test = ImageSet(images, np.ones(40, np.int64))
+    maps = Attributions(values, indices, np.ones(40, np.int64), {})
+    test = ImageSet(images, (images[:, 0, 0, 0] == 255).astype(np.int64))
     result = score(maps, Bright(), test, np.array([100.0]), EvaluationParams())
     assert result["keep"]["mean_colour"]["accuracy"] == accuracy
     salted = result["keep"]["salt_and_pepper"]

@@ -4,8 +4,8 @@ import torchvision
 from PIL import Image
 
 from iic.data.card import describe
-from iic.data.images import ImageSet
-from iic.data.loading import count_test_images, load
+from iic.data.images import ImageSet, check_sides
+from iic.data.loading import check_source, load
 from iic.errors import UserError
 from iic.params import DataParams
 
@@ -22,25 +22,26 @@ def test_a_folder_of_png_files_is_read(tmp_path, monkeypatch):
         for name in ("cat", "dog"):
             (tmp_path / "pets" / split / name).mkdir(parents=True)
             for i in range(3):
-                pixels = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
+                pixels = rng.integers(0, 256, (28, 26, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(tmp_path / "pets" / split / name / f"{i}.png")
                 written[split, name, i] = pixels.transpose(2, 0, 1)
-    assert count_test_images("pets", folder_params()) == 6
-    train, test, _ = load("pets", folder_params(n_train=4))
-    assert len(train) == 4 and test.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert check_source("pets", folder_params()) == 6
+    train, test, _ = load("pets", folder_params(n_train=5))
+    assert len(train) == 5 and set(train.labels) == {0, 1} and test.labels.tolist() == [0, 0, 0, 1, 1, 1]
     np.testing.assert_array_equal(test.images[4], written["test", "dog", 1])
 
 
 def test_torchvision_is_the_second_source(tmp_path, monkeypatch):
     class Fake:
         def __init__(self, root, train, download):
-            self.data = np.full((4 if train else 2, 6, 6, 3), 7, np.uint8)
+            self.data = np.full((4 if train else 2, 28, 28, 3), 7, np.uint8)
+            self.data[0] = 9
             self.targets = [0, 1] * (2 if train else 1)
 
     monkeypatch.setenv("IIC_RAW", str(tmp_path))
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", Fake)
     train, test, source = load("pets", folder_params(download="CIFAR10"))
-    assert train.images.shape == (4, 3, 6, 6) and len(test) == 2 and "CIFAR10" in source
+    assert train.images.shape == (4, 3, 28, 28) and len(test) == 2 and "CIFAR10" in source
 
 
 def test_neither_file_nor_download_names_both_ways(tmp_path, monkeypatch):
@@ -61,7 +62,28 @@ def test_labels_beyond_the_class_names_are_refused(tmp_path, monkeypatch):
 
 
 def _labelled(top):
-    return ImageSet(np.zeros((top + 1, 1, 4, 4), np.uint8), np.arange(top + 1))
+    images = np.random.default_rng(0).integers(0, 256, (top + 1, 1, 28, 28), dtype=np.uint8)
+    return ImageSet(images, np.arange(top + 1))
+
+
+def test_a_class_without_training_images_is_named(monkeypatch):
+    monkeypatch.setattr("iic.data.loading.load_digits", lambda seed: (_labelled(1), _labelled(1)))
+    with pytest.raises(UserError, match="No training image of 'digits' shows c"):
+        load("digits", DataParams(source="digits", channels=1, class_names=("a", "b", "c")))
+
+
+def test_so_many_images_are_of_all_classes_though_the_source_is_sorted():
+    params = DataParams(source="digits", channels=1, class_names=tuple("0123456789"), n_train=200, n_test=100)
+    train, test, _ = load("digits", params)
+    assert len(train) == 200 and len(test) == 100 == check_source("digits", params)
+    assert set(train.labels) == set(test.labels) == set(range(10))
+
+
+def test_images_of_the_wrong_form_are_refused():
+    with pytest.raises(UserError, match=r"has 1 channels, but data\.channels is 3"):
+        load("digits", DataParams(source="digits", channels=3, class_names=tuple("0123456789")))
+    with pytest.raises(UserError, match="It is 64 x 64 pixels, and the networks take 25 to 48"):
+        check_sides((1, 64, 64), "It")
 
 
 def test_the_card_counts(tmp_path):

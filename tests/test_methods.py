@@ -5,11 +5,13 @@ from scipy import ndimage
 
 from iic.classifiers.inference import freeze, probabilities
 from iic.classifiers.networks import build_network
+from iic.classifiers.training import Recipe, train
 from iic.data.sources import load_digits
 from iic.errors import UserError
-from iic.explainers.methods import METHODS, explain, select_images
+from iic.evaluation.scores import score
+from iic.explainers.methods import METHODS, Attributions, explain, select_images
 from iic.explainers.perturbation import masked_values
-from iic.params import AttributionParams
+from iic.params import AttributionParams, EvaluationParams
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +74,36 @@ def test_perturbed_images_are_the_ones_lime_would_show(digits):
             shown[segments == superpixel] = 50
         expected = probabilities(model, torch.from_numpy(shown)[None, None])[0, 3].item()
         assert value == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def trained_digits():
+    data, test = load_digits()
+    torch.manual_seed(0)
+    model = build_network([33.0], [78.0], widths=(8, 16, 32))
+    train(model, data, Recipe(epochs=4, batch_size=100, flip=False), seed=0)
+    return freeze(model), test
+
+
+@pytest.mark.parametrize("method", ["lime", "kernel_shap", "lrp"])
+def test_on_a_trained_network_what_a_method_keeps_tells_more_than_random_pixels(trained_digits, method):
+    """Through the whole way from image to score: a turned map, a wrong class or a wrong index would lose this."""
+    model, test = trained_digits
+    indices = select_images(test.labels, 80, seed=0)
+    params = AttributionParams(budget=200, superpixels=40, compactness=0.1)
+    fill = np.array([33.0])
+    found = {}
+    for name in (method, "random"):
+        maps = explain(name, model, test.images[indices], indices, fill, params)
+        np.testing.assert_array_equal(maps.targets, model(torch.from_numpy(test.images[indices])).argmax(1))
+        result = score(maps, model, test, fill, EvaluationParams(noise_seeds=(0,)))
+        found[name] = result["keep"]["mean_colour"]["accuracy"]
+        turned = Attributions(-maps.values, indices, maps.targets, {})
+        found[f"{name} turned"] = score(turned, model, test, fill, EvaluationParams(noise_seeds=(0,)))["keep"][
+            "mean_colour"
+        ]["accuracy"]
+    assert found[method] > found["random"] + 0.15
+    assert found[method] > found[f"{method} turned"] + 0.3
 
 
 def test_sobel_is_the_gradient_length(digits):

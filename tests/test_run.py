@@ -10,6 +10,7 @@ import torch
 from conftest import kedro
 from PIL import Image
 
+from iic.classifiers.networks import network_from_state
 from iic.explainers.methods import METHODS
 from iic.files import record_path, sha256
 
@@ -38,6 +39,28 @@ def test_the_report_says_what_was_asked(finished_run, dataset):
     assert {"torch", "kedro", "iic"} <= set(report["versions"])
 
 
+def test_a_cell_of_the_report_follows_from_the_files(finished_run):
+    """Accuracy on what LRP keeps, mean colour around it, computed anew from the saved maps, images and network."""
+    project, _ = finished_run
+    maps = np.load(newest(project, "07_attributions/shapes/lrp/attributions.npz/*/attributions.npz"))
+    test = np.load(newest(project, "02_intermediate/shapes/test.npz/*/test.npz"))
+    train = np.load(newest(project, "02_intermediate/shapes/train.npz/*/train.npz"))
+    state = torch.load(newest(project, "06_models/shapes/model.pt/*/model.pt"), weights_only=True)
+    model = network_from_state(state)
+    hits = []
+    for values, index in zip(maps["values"], maps["indices"], strict=True):
+        image = test["images"][index].astype(np.float32)
+        pixels = np.empty_like(image)
+        pixels[:] = train["images"].mean((0, 2, 3))[:, None, None]
+        top = np.argsort(values.ravel())[::-1][: round(0.2 * 32 * 32)]  # LRP maps hardly tie
+        rows, columns = np.unravel_index(top, values.shape)
+        pixels[:, rows, columns] = image[:, rows, columns]
+        with torch.no_grad():
+            hits.append(model(torch.from_numpy(pixels)[None]).argmax().item() == test["labels"][index])
+    report = json.loads(newest(project, "08_reporting/shapes/accuracy_report.json/*/accuracy_report.json").read_text())
+    assert report["methods"]["lrp"]["keep"]["mean_colour"]["accuracy"] == pytest.approx(np.mean(hits), abs=1.5 / 30)
+
+
 def test_every_artefact_has_a_record_that_fits(finished_run):
     project, _ = finished_run
     artefacts = [p for p in project.glob("data/**/*") if p.is_file() and not p.name.endswith(".made.json")]
@@ -64,7 +87,8 @@ def test_pictures_have_content(finished_run):
     pictures = list(project.glob("data/08_reporting/*/*.png/*/*.png"))
     assert {p.name for p in pictures} == {"learning_curve.png", "accuracy.png", "visual_comparison.png", "bayesian.png"}
     for path in pictures:
-        assert np.asarray(Image.open(path).convert("L")).std() > 10
+        grey = np.asarray(Image.open(path).convert("L"))
+        assert 0.3 < (grey > 250).mean() < 0.995 and grey.std() > 10  # drawn on white paper, with something drawn
 
 
 def test_the_bayesian_network_is_for_one_channel(finished_run):
@@ -85,14 +109,14 @@ def test_one_namespace_runs_again_with_its_own_parameters(finished_run):
     with np.load(path) as arrays:
         assert arrays["values"].shape == (50, 28, 28)
     assert len(list(project.glob("data/07_attributions/digits/lime/attributions.npz/*"))) == 1
-    # Scores of different images must not be mixed in one report.
-    mixed = kedro(
-        project, "run", "--namespaces", "digits.lrp,digits.evaluation", "--params", "digits.evaluation.keep=0.3"
-    )
-    assert mixed.returncode == 1
-    assert "different images" in mixed.stderr or "other images" in mixed.stderr
-    again = kedro(project, "run", *words[:-1], "digits.attribution.n_images=30")
+    # What was made with other parameters must not be mixed in one report, nor be reported under them.
+    alone = ("run", "--pipelines", "evaluation", "--namespaces", "digits.evaluation")
+    mixed = kedro(project, *alone, *small(project))
+    assert mixed.returncode == 1 and "The maps of lrp are of other images" in mixed.stderr
+    again = kedro(project, "run", *words[:-1], small(project)[1])
     assert again.returncode == 0, again.stderr[-2000:]
+    relabelled = kedro(project, *alone, "--params", f"{small(project)[1]},digits.evaluation.keep=0.3")
+    assert relabelled.returncode == 1 and "was made with keep = 0.2, not 0.3" in relabelled.stderr
 
 
 def test_only_missing_outputs_skips_what_exists(finished_run):
@@ -161,6 +185,10 @@ def test_kedro_viz_builds_with_previews(finished_run):
     assert done.returncode == 0, done.stderr[-2000:]
     nodes = json.loads((project / "build" / "api" / "main").read_text())["nodes"]
     assert {"digits", "digits.lrp", "shapes.evaluation"} <= {node["id"] for node in nodes}
+    # collapsed: the names of a dataset's groups, and nothing of what is inside them
+    report = next(node for node in nodes if node.get("name", "").endswith("accuracy_report"))
+    details = json.loads((project / "build" / "api" / "nodes" / report["id"]).read_text())
+    assert details["preview"]
 
 
 def test_the_registry_lists_the_pipelines(finished_run):

@@ -41,7 +41,7 @@ def test_nothing_but_the_shape_tells_the_class(drawn):
     place = np.stack([(top + bottom) / 2, (left + right) / 2], 1)
     features = np.concatenate([np.array(rows), place], 1)
     accuracy = cross_val_score(RandomForestClassifier(100, random_state=0), features, drawn.labels, cv=5).mean()
-    assert accuracy < 0.17  # chance is 0.10; 4 standard errors of 1,000 draws are 0.04
+    assert accuracy < 0.14  # chance is 0.10; 4 standard errors of 1,000 draws are 0.04
 
 
 def test_mask_is_the_object(drawn):

@@ -1,6 +1,9 @@
+import math
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from iic.classifiers.checkpoint import Checkpoint
@@ -8,6 +11,7 @@ from iic.classifiers.networks import build_network
 from iic.classifiers.training import Recipe, _pool_early, accuracy, augment, predict, train
 from iic.data.images import ImageSet
 from iic.data.sources import load_digits
+from iic.errors import UserError
 
 
 def windows_seen(images, padded, side, recipe, epoch):
@@ -58,6 +62,27 @@ def test_pooling_early_computes_the_same_once_trained(trained):
     assert kinds[3:10] == ["Conv2d", "MaxPool2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU"]
     assert kinds[-6:] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "Flatten", "Linear"]
     torch.testing.assert_close(predict(pooled_first, test.images), predict(model, test.images), atol=1e-4, rtol=1e-4)
+
+
+def test_final_statistics_are_those_of_all_images_though_they_are_sorted_by_class():
+    data, _ = load_digits()
+    assert (np.diff(data.labels) >= 0).all()
+    torch.manual_seed(0)
+    model = build_network([33.0], [78.0], widths=(8, 16, 16))
+    train(model, data, Recipe(epochs=1, batch_size=100, flip=False), seed=0)
+    with torch.no_grad():
+        seen = nn.Sequential(*_pool_early(model)[:5])(
+            torch.from_numpy(data.images)
+        )  # what the first BatchNorm is given
+    torch.testing.assert_close(model[4].running_mean, seen.mean((0, 2, 3)), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(model[4].running_var, seen.var((0, 2, 3)), rtol=0.05, atol=0.02)
+
+
+def test_a_loss_that_is_no_number_is_an_error():
+    data, _ = load_digits()
+    model = build_network([33.0], [78.0], widths=(4, 4, 4))
+    with pytest.raises(UserError, match="no longer finite in epoch 1"):
+        train(model, data, Recipe(epochs=1, batch_size=100, head_lr=math.inf), seed=0)
 
 
 def test_the_same_seed_gives_the_same_weights(trained):

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from iic.data.loading import count_test_images
+from iic.data.loading import check_source
 from iic.errors import UserError
 from iic.params import AttributionParams, BayesianParams, Block, DataParams, EvaluationParams, TrainingParams
 from iic.shipped import FOLDER, check_shipped
@@ -24,7 +24,7 @@ BLOCKS: dict[str, type[Block]] = {
 
 
 def check_parameters(parameters: dict[str, Any], datasets: Iterable[str]) -> dict[str, dict[str, Block]]:
-    """The parameter blocks of the datasets, as models.
+    """The parameter blocks of the datasets, as models; those of other configured datasets are checked with them.
 
     Raises:
         UserError: an unknown dataset, block or parameter, a wrong type or a value out of range.
@@ -32,7 +32,8 @@ def check_parameters(parameters: dict[str, Any], datasets: Iterable[str]) -> dic
     for key, value in parameters.items():
         if not isinstance(value, dict) or "data" not in value:
             raise UserError(f"Parameter '{key}' belongs to no configured dataset ({_configured(parameters)}).")
-    return {name: _check_dataset(parameters, name) for name in datasets}
+    configured = {name: _check_dataset(parameters, name) for name in {**parameters, **dict.fromkeys(datasets)}}
+    return {name: configured[name] for name in datasets}
 
 
 def _configured(parameters: dict[str, Any]) -> str:
@@ -62,6 +63,8 @@ def _sentence(error: ValidationError, where: str, model: type[Block]) -> str:
     """The first problem in one sentence, with the nearest name for a parameter that does not exist."""
     first = error.errors()[0]
     path = ".".join([where, *map(str, first["loc"])])
+    if first["type"] == "value_error":  # one of our own validators, about the block
+        return f"The parameters '{where}' do not fit together: {first['ctx']['error']}."
     if first["type"] == "extra_forbidden":
         known = list(model.model_fields)
         near = get_close_matches(str(first["loc"][0]), known, n=1)
@@ -73,6 +76,11 @@ def _sentence(error: ValidationError, where: str, model: type[Block]) -> str:
     return f"Parameter '{path}' is {first['input']!r}, but {reason}: change it in the parameters."
 
 
+def is_own(training: TrainingParams) -> bool:
+    """Whether the network is the user's own."""
+    return training.weights not in ("trained", "shipped")
+
+
 def check_weights(blocks: dict[str, dict[str, Block]], methods: Iterable[str], project: Path) -> None:
     """Raise UserError if weights that a run would load are missing or altered, or a method cannot explain a network."""
     for name, models in blocks.items():
@@ -81,7 +89,7 @@ def check_weights(blocks: dict[str, dict[str, Block]], methods: Iterable[str], p
             check_shipped(project / FOLDER / f"{name}_bayesian.pt")
         if training.weights == "shipped":
             check_shipped(project / FOLDER / f"{name}.pt")
-        elif training.weights != "trained":
+        elif is_own(training):
             from iic.classifiers.inference import freeze
             from iic.classifiers.own import load_own
             from iic.explainers.lrp import check_layers
@@ -91,10 +99,15 @@ def check_weights(blocks: dict[str, dict[str, Block]], methods: Iterable[str], p
                 check_layers(frozen)
 
 
-def check_images(blocks: dict[str, dict[str, Block]]) -> None:
-    """Raise UserError if a dataset's files are missing, or hold fewer images than are explained."""
+def check_images(blocks: dict[str, dict[str, Block]], prepared: dict[str, int]) -> None:
+    """Raise UserError if a dataset's files are missing or of the wrong form, or hold fewer images than are explained.
+
+    Args:
+        blocks: the parameters of each dataset of the run.
+        prepared: the number of test images of the datasets that an earlier run has prepared.
+    """
     for name, models in blocks.items():
-        available = count_test_images(name, models["data"])
+        available = prepared[name] if name in prepared else check_source(name, models["data"], any_size=is_own(models["training"]))
         wanted = models["attribution"].n_images
         if available is not None and wanted > available:
             raise UserError(

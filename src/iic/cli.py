@@ -15,10 +15,10 @@ def cli() -> None:
     """Commands of this project."""
 
 
-def user_error(error: BaseException | None) -> UserError | None:
-    """The UserError in a chain of causes, such as the one that Kedro wraps when a dataset fails to load."""
+def in_chain(error: BaseException | None, kind: type[BaseException]) -> BaseException | None:
+    """The first error of this kind in a chain of causes; Kedro wraps what happens when a dataset loads or saves."""
     while error is not None:
-        if isinstance(error, UserError):
+        if isinstance(error, kind):
             return error
         error = error.__cause__ or error.__context__
     return None
@@ -29,12 +29,19 @@ def run(**options) -> None:
     try:
         kedro_run.callback(**options)
     except (UserError, ParameterValidationError, DatasetError, ValueError, OSError) as error:
-        known = user_error(error)
+        known = in_chain(error, UserError)
         if known is not None:
             raise click.ClickException(str(known)) from None
-        if isinstance(error, OSError):
+        failed = in_chain(error, OSError)
+        if failed is not None:
             raise click.ClickException(
-                f"{error}: nothing was half-written; make room or give access, run again."
+                f"{failed}: files are saved whole or not at all, so make room or give access, and run again "
+                "(--only-missing-outputs goes on from what is there)."
+            ) from None
+        if "contains no nodes" in str(error):
+            raise click.ClickException(
+                "There is nothing to run: the Bayesian networks are built for one-channel datasets, "
+                "and IIC_DATASETS names none."
             ) from None
         if "namespaces" in str(error) or "Failed to find the pipeline" in str(error):
             raise click.ClickException(

@@ -40,7 +40,8 @@ def remove_partial(folder: Path) -> list[Path]:
     """Delete what killed processes left half-written below `folder`; files of living processes stay."""
     removed = []
     for path in list(folder.rglob(f".*{PARTIAL}")):
-        if not _lives(int(path.name.removesuffix(PARTIAL).rsplit(".", 1)[1])):
+        process = path.name.removesuffix(PARTIAL).rsplit(".", 1)[-1]
+        if process.isdecimal() and not _lives(int(process)):
             path.unlink()
             removed.append(path)
             if not any(path.parent.iterdir()):

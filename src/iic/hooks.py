@@ -13,7 +13,8 @@ from typing import Any
 from kedro.framework.hooks import hook_impl
 from pydantic import BaseModel
 
-from iic.checks import check_images, check_parameters, check_weights
+from iic.checks import check_images, check_parameters, check_weights, is_own
+from iic.data.loading import raw_files
 from iic.errors import UserError
 from iic.files import remove_partial, sha256, write_record
 from iic.pipelines.training.nodes import checkpoint_path
@@ -40,28 +41,31 @@ class ProjectHooks:
             for name, block in blocks.items():
                 catalog[f"params:{dataset}.{name}"] = block
             training = blocks["training"]
-            if training.weights not in ("trained", "shipped"):
+            if is_own(training):
                 weights = self._project_path / training.weights
                 catalog[f"{dataset}.model"].structure = partial(_own_structure, weights, training.factory)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline, catalog) -> None:
         """Check that inputs exist and images suffice; clear what killed runs left; start the records of this run."""
+        names = pipeline.datasets()
+        used = {d: blocks for d, blocks in self._blocks.items() if f"{d}.test" in names}
         keep_existing = run_params.get("only_missing_outputs")
-        made = {d for d in self._blocks if f"{d}.test" in pipeline.all_outputs()}
-        if keep_existing:
-            made = {d for d in made if not catalog.exists(f"{d}.test")}
-        check_images({d: self._blocks[d] for d in made})
-        check_weights(self._blocks, selected_methods(), self._project_path)
+        ready = [d for d in used if keep_existing or f"{d}.test" not in pipeline.all_outputs()]
+        cards = {d: catalog.load(f"{d}.data_card") for d in ready if catalog.exists(f"{d}.data_card")}
+        check_images(used, {d: card["test"]["images"] for d, card in cards.items()})
+        check_weights(used, selected_methods(), self._project_path)
         missing = sorted(n for n in pipeline.inputs() if not n.startswith("params:") and not catalog.exists(n))
-        if missing and not keep_existing:
+        complete = all(catalog.exists(n) for n in pipeline.outputs())
+        if missing and not (keep_existing and complete):
             raise UserError(
                 f"There is no {missing[0]} yet: run `kedro run --pipelines data_prep,training` first "
                 "(and attribution, if maps are missing), or `kedro run --pipelines evaluation`, which makes all."
             )
         for path in remove_partial(self._project_path / "data"):
             log.info("Removed %s, left half-written by a run that was killed.", path)
-        if self._left_out and (run_params.get("pipeline_names") or ["bayesian"])[0] in ("bayesian", "__default__"):
+        asked = set(run_params.get("pipeline_names") or ["__default__"])
+        if self._left_out and asked & {"bayesian", "__default__"}:
             log.info("bayesian: left out %s (it is built for one-channel datasets).", ", ".join(self._left_out))
         self._catalog, self._run = catalog, run_params.get("run_id")
         self._code = code_version(self._project_path)
@@ -84,6 +88,10 @@ class ProjectHooks:
             else:
                 source = self._path(name, "_get_load_path")
                 inputs[name] = None if source is None else {"file": str(source), "sha256": self._hash(source)}
+        dataset = dataset_name.split(".")[0]
+        if dataset in self._blocks and not inputs:  # the images themselves come from files outside the catalog
+            for source in raw_files(dataset, self._blocks[dataset]["data"]):
+                inputs[source.name] = {"file": str(source), "sha256": self._hash(source)}
         record = {
             "dataset": dataset_name,
             "node": node.name,

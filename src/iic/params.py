@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 
 class Block(BaseModel):
@@ -20,9 +20,15 @@ class DataParams(Block):
     channels: Literal[1, 3]
     class_names: tuple[str, ...] = Field(min_length=2, strict=False)
     download: Literal["MNIST", "CIFAR10"] | None = None  # the torchvision dataset to take when there is no Parquet file
-    n_train: PositiveInt | None = None  # for `shapes`; for Parquet: the first so many images only
+    n_train: PositiveInt | None = None  # for `shapes`; of the others so many images only, drawn by the seed
     n_test: PositiveInt | None = None
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> DataParams:
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("two class_names are the same")
+        return self
 
 
 class TrainingParams(Block):
@@ -42,7 +48,7 @@ class TrainingParams(Block):
     micro_batch: int = Field(125, ge=2)
     flip: bool = False
     shift: int = Field(2, ge=0, le=8)
-    crop: int = Field(28, ge=28)  # pixels a side; the network takes no smaller image
+    crop: int = Field(28, ge=25)  # pixels a side; the network takes no smaller image
     crop_epochs: int = Field(0, ge=0)
     label_smoothing: float = Field(0.2, ge=0, lt=1)
     seed: int = Field(0, ge=0)
@@ -60,15 +66,31 @@ class AttributionParams(Block):
     lime_kernel_width: PositiveFloat = 0.25
     lime_ridge: PositiveFloat = 1.0
 
+    @model_validator(mode="after")
+    def _budget_suffices(self) -> AttributionParams:
+        if (
+            self.budget < 4 * self.superpixels
+        ):  # SLIC may find more than asked for; Kernel SHAP needs two masks for each
+            raise ValueError(
+                f"a budget of {self.budget} is less than four forwards for each of {self.superpixels} superpixels"
+            )
+        return self
+
 
 class EvaluationParams(Block):
     """How explanations are judged."""
 
     keep: float = Field(0.2, gt=0, lt=1)
-    noise_seeds: tuple[int, ...] = Field((0, 1, 2, 3, 4), min_length=1, strict=False)
+    noise_seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2, 3, 4), min_length=1, strict=False)
     bootstrap: int = Field(2000, ge=100)
     per_class: PositiveInt = 3  # rows of each class in the visual comparison
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _seeds_differ(self) -> EvaluationParams:
+        if len(set(self.noise_seeds)) < len(self.noise_seeds):
+            raise ValueError("two noise_seeds are the same")
+        return self
 
 
 class BayesianParams(Block):

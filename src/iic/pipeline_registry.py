@@ -1,7 +1,9 @@
 """The pipelines by name, registered explicitly (see docs/decisions.md)."""
 
+import click
 from kedro.pipeline import Pipeline
 
+from iic.errors import UserError
 from iic.pipelines.attribution.pipeline import create_pipeline as attribution
 from iic.pipelines.bayesian.pipeline import create_pipeline as bayesian
 from iic.pipelines.data_prep.pipeline import create_pipeline as data_prep
@@ -12,7 +14,10 @@ from iic.selection import configured_parameters, one_channel, project_folder, se
 
 def register_pipelines() -> dict[str, Pipeline]:
     """`data_prep`, `training` and `attribution` are one stage each; `evaluation` and `bayesian` hold all they need."""
-    datasets, methods = selected_datasets(), selected_methods()
+    try:
+        datasets, methods = selected_datasets(), selected_methods()
+    except UserError as error:  # a command of Kedro's own prints this kind as a sentence
+        raise click.ClickException(str(error)) from None
     prepared = data_prep(datasets)
     trained = training(datasets, project_folder())
     attributed = attribution(datasets, methods)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterable
 
 import torch
@@ -75,6 +76,15 @@ def predicted_class(
 ) -> Tensor:
     """The class of the largest logit of each image: int64 (N,); arguments as `predict_logits`."""
     return predict_logits(model, images, batch_size, progress).argmax(1)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """sha256 over the names and bytes of all weights: the same for the same network, whenever it was loaded."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def best_dtype() -> torch.dtype:

@@ -17,6 +17,9 @@ from torch import Tensor, nn
 from iic.classifiers.checkpoint import Checkpoint
 from iic.classifiers.optimizers import FilterMuon, whitening_filters
 from iic.data.images import ImageSet
+from iic.errors import UserError
+
+STATISTICS = 5000  # images that whitening and BatchNorm's final statistics are taken from
 
 
 @dataclass(frozen=True)
@@ -100,18 +103,23 @@ def train(
         dtype: of the convolutions; weights stay float32.
         checkpoint: written after every epoch; a training that finds one goes on from there, to the same weights.
         progress: wraps the steps, such as tqdm.
+
+    Raises:
+        UserError: the loss is no longer finite.
     """
     generator = torch.Generator().manual_seed(seed)
     images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
     if recipe.flip:
         flipped = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
         images = torch.where(flipped, images.flip(-1), images)
-    _whiten(model, images[:5000])
+    sample = images[torch.randperm(len(images), generator=generator)[:STATISTICS]]
+    _whiten(model, sample)
+    pooled_first, first = _pool_early(model), next(m for m in model if isinstance(m, nn.Conv2d))
     steps_per_epoch = math.ceil(len(images) / recipe.batch_size)
     optimizers = _optimizers(model, recipe)
     curve = _resume(checkpoint, model, optimizers, generator)
     total = recipe.epochs * steps_per_epoch
-    pooled_first = _pool_early(model).train()
+    pooled_first.train()
     for step in progress(range(len(curve) * steps_per_epoch, total)):
         epoch, batch = divmod(step, steps_per_epoch)
         if batch == 0:
@@ -119,6 +127,7 @@ def train(
             order = torch.randperm(len(images), generator=generator)
             sums = torch.zeros(2)
         _set_rates(optimizers, step / total, step / (recipe.whiten_bias_epochs * steps_per_epoch))
+        first.bias.requires_grad_(epoch < recipe.whiten_bias_epochs)  # saves a pass back through the largest images
         pooled_first.zero_grad(set_to_none=True)
         for chosen in order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size].split(recipe.micro_batch):
             sums += _backward(pooled_first, view[chosen], labels[chosen], recipe, dtype)
@@ -126,10 +135,12 @@ def train(
             optimizer.step()
         if batch == steps_per_epoch - 1:
             mean_loss, accuracy = (sums / len(images)).tolist()
+            if not math.isfinite(mean_loss):
+                raise UserError(f"The training loss is no longer finite in epoch {epoch + 1}: use a larger batch_size.")
             curve.append({"epoch": epoch + 1, "loss": mean_loss, "accuracy": accuracy})
             if checkpoint is not None:
                 checkpoint.save(_state(model, optimizers, generator, curve))
-    _settle(pooled_first, images[:5000], recipe.micro_batch)
+    _settle(pooled_first, sample, recipe.micro_batch)
     model.eval()
     return curve
 
@@ -161,13 +172,15 @@ def _pool_early(model: nn.Sequential) -> nn.Sequential:
 
     Once trained the two orders compute the same, since BatchNorm's weights stay 1 and the largest of some numbers stays
     the largest when all are scaled and shifted alike; in training BatchNorm and ReLU then see a quarter of the pixels.
-    The last pooling stays: BatchNorm would be left with one number per image.
+    The last pooling stays: BatchNorm would be left with one number per image. ReLUs work in place here, which saves
+    memory traffic; outside they must not, because explainers keep their inputs.
     """
     layers: list[nn.Module] = []
     last = max(at for at, module in enumerate(model) if isinstance(module, nn.MaxPool2d))
     for at, module in enumerate(model):
         behind_norm = [type(m) for m in layers[-2:]] == [nn.BatchNorm2d, nn.ReLU]
         early = isinstance(module, nn.MaxPool2d) and behind_norm and at != last
+        module = nn.ReLU(inplace=True) if isinstance(module, nn.ReLU) else module
         layers.insert(len(layers) - 2 if early else len(layers), module)
     return nn.Sequential(*layers)
 

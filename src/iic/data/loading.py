@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from iic.data.images import ImageSet
+from iic.data.images import ImageSet, check_sides
 from iic.data.shapes import draw_shapes
-from iic.data.sources import load_digits, load_folder, load_parquet, parquet_rows
+from iic.data.sources import first_parquet_image, load_digits, load_folder, load_parquet, parquet_rows
+from iic.draws import generator
 from iic.errors import UserError
 from iic.params import DataParams
 
@@ -29,25 +30,64 @@ def _missing(name: str, reason: str) -> UserError:
     )
 
 
-def count_test_images(name: str, params: DataParams) -> int | None:
-    """The number of test images, found without decoding any; None where only a download would tell.
+def check_source(name: str, params: DataParams, any_size: bool = False) -> int:
+    """The number of test images, found by looking at one image of each split at most.
+
+    Args:
+        name: of the dataset.
+        params: where it comes from.
+        any_size: leave sizes unchecked, because the user brings a network.
 
     Raises:
-        UserError: no images and no download configured, or a Parquet file without the columns.
+        UserError: no images and no download configured, a Parquet file without the columns, images of a wrong form.
     """
     if params.source == "digits":
-        return 1000
+        return min(1000, params.n_test or 1000)
     if params.source == "shapes":
         return params.n_test or 2000
     folder = raw_folder(name)
-    if all((folder / f"{split}.parquet").is_file() for split in SPLITS):
+    if has_parquet(folder):
         rows = [parquet_rows(folder / f"{split}.parquet") for split in SPLITS]
+        for split in SPLITS:
+            shape = first_parquet_image(folder / f"{split}.parquet").shape
+            check_form(shape, params.channels, f"The first image of {folder / split}.parquet")
+            if not any_size:
+                check_sides(shape, f"The first image of {folder / split}.parquet")
         return min(rows[1], params.n_test or rows[1])
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
-        return min(sum(1 for _ in (folder / "test").glob("*/*.png")), params.n_test or 10**12)
+    if all((folder / split).is_dir() for split in SPLITS):
+        counts = [sum(1 for _ in (folder / split).glob("*/*.png")) for split in SPLITS]
+        return min(counts[1], params.n_test or counts[1])
     if params.download is None:
         raise _missing(name, f"{folder} holds neither Parquet files nor folders train and test")
-    return None
+    return min(10_000, params.n_test or 10_000)  # MNIST and CIFAR-10
+
+
+def has_parquet(folder: Path) -> bool:
+    """Whether both Parquet files are there.
+
+    Raises:
+        UserError: only one of them is, which is hardly meant.
+    """
+    there = [split for split in SPLITS if (folder / f"{split}.parquet").is_file()]
+    if len(there) == 1:
+        raise UserError(f"{folder} holds {there[0]}.parquet only: put train.parquet and test.parquet there.")
+    return bool(there)
+
+
+def raw_files(name: str, params: DataParams) -> list[Path]:
+    """The Parquet files that the dataset is read from; [] for other sources."""
+    folder = raw_folder(name)
+    if params.source != "parquet" or not has_parquet(folder):
+        return []
+    return [folder / f"{split}.parquet" for split in SPLITS]
+
+
+def check_form(shape: tuple[int, ...], channels: int, what: str) -> None:
+    """Raise UserError unless an image (C, H, W) has the channels configured."""
+    if shape[0] != channels:
+        raise UserError(
+            f"{what} has {shape[0]} channels, but data.channels is {channels}: change the one or the other."
+        )
 
 
 def load(name: str, params: DataParams, progress=iter) -> tuple[ImageSet, ImageSet, str]:
@@ -65,7 +105,10 @@ def load(name: str, params: DataParams, progress=iter) -> tuple[ImageSet, ImageS
         source = f"drawn from seed {params.seed} (train) and {params.seed + 1_000_000} (test)"
     else:
         train, test, source = _load_files(name, params, progress)
-    train, test = _first(train, params.n_train), _first(test, params.n_test)
+    for split, data in zip(SPLITS, (train, test), strict=True):
+        check_form(data.images.shape[1:], params.channels, f"The first {split} image of '{name}'")
+    if params.source != "shapes":
+        train, test = _some(train, params.n_train, params.seed), _some(test, params.n_test, params.seed)
     classes = len(params.class_names)
     for split, data in zip(SPLITS, (train, test), strict=True):
         found = np.unique(data.labels)
@@ -74,6 +117,14 @@ def load(name: str, params: DataParams, progress=iter) -> tuple[ImageSet, ImageS
                 f"The {split} labels of '{name}' run from {found[0]} to {found[-1]}, but {classes} class names are "
                 f"configured: give {name}.data.class_names one name per class."
             )
+    absent = sorted(set(range(classes)) - set(train.labels.tolist()))
+    if absent:
+        raise UserError(
+            f"No training image of '{name}' shows {params.class_names[absent[0]]}: take its name out of "
+            f"{name}.data.class_names, or raise n_train."
+        )
+    if (train.images.min((0, 2, 3)) == train.images.max((0, 2, 3))).any():
+        raise UserError(f"All training pixels of a channel of '{name}' are the same: check its files.")
     if train.images.shape[1:] != test.images.shape[1:]:
         raise UserError(
             f"Training images of '{name}' are {train.images.shape[1:]}, test images {test.images.shape[1:]} (C, H, W): "
@@ -82,18 +133,20 @@ def load(name: str, params: DataParams, progress=iter) -> tuple[ImageSet, ImageS
     return train, test, source
 
 
-def _first(data: ImageSet, count: int | None) -> ImageSet:
+def _some(data: ImageSet, count: int | None, seed: int) -> ImageSet:
+    """`count` images drawn by the seed, in their old order; files may be sorted by class."""
     if count is None or count >= len(data):
         return data
-    return ImageSet(data.images[:count], data.labels[:count], None if data.masks is None else data.masks[:count])
+    chosen = np.sort(generator("subset", seed).permutation(len(data))[:count])
+    return ImageSet(data.images[chosen], data.labels[chosen], None if data.masks is None else data.masks[chosen])
 
 
 def _load_files(name: str, params: DataParams, progress) -> tuple[ImageSet, ImageSet, str]:
     folder = raw_folder(name)
-    if all((folder / f"{split}.parquet").is_file() for split in SPLITS):
+    if has_parquet(folder):
         train, test = (load_parquet(folder / f"{split}.parquet", progress) for split in SPLITS)
         return train, test, "Parquet files train.parquet and test.parquet"
-    if (folder / "train").is_dir() and (folder / "test").is_dir():
+    if all((folder / split).is_dir() for split in SPLITS):
         train, test = (load_folder(folder / split, params.class_names, progress) for split in SPLITS)
         return train, test, "PNG files in folders train and test"
     if params.download is None:

@@ -86,6 +86,14 @@ def load_parquet(path: Path, progress: Callable[[Iterable], Iterable] = iter) ->
     return ImageSet(_decode_all(pngs, names, progress), table.column("label").to_numpy().astype(np.int64))
 
 
+def first_parquet_image(path: Path) -> np.ndarray:
+    """The first image of a Parquet file, uint8 (C, H, W); errors as `load_parquet`."""
+    import pyarrow.parquet as pq
+
+    batch = next(pq.ParquetFile(path).iter_batches(batch_size=1, columns=["image"]))
+    return _decode(batch.column("image").field("bytes")[0].as_py(), f"Image 0 of {path}")
+
+
 def load_folder(
     folder: Path, class_names: tuple[str, ...], progress: Callable[[Iterable], Iterable] = iter
 ) -> ImageSet:

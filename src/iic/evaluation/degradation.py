@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from iic.draws import generator
+
 
 def top_pixels(values: np.ndarray, share: float, indices: np.ndarray, seed: int) -> np.ndarray:
     """The round(share H W) spatial pixels of largest value, exactly; ties break at random.
@@ -21,7 +23,7 @@ def top_pixels(values: np.ndarray, share: float, indices: np.ndarray, seed: int)
     keep = np.zeros((count, height * width), bool)
     k = round(share * height * width)
     for row, (flat, index) in enumerate(zip(values.reshape(count, -1), indices, strict=True)):
-        tie_breaker = np.random.default_rng([seed, int(index)]).random(flat.size)
+        tie_breaker = generator("ties", seed, index).random(flat.size)
         keep[row, np.lexsort((tie_breaker, -flat))[:k]] = True
     return keep.reshape(values.shape)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from iic.draws import generator
+
 
 def salt_and_pepper(indices: np.ndarray, size: tuple[int, int], noise_seed: int) -> np.ndarray:
     """0 or 255 with probability 1/2, one draw per spatial pixel for all channels.
@@ -17,7 +19,7 @@ def salt_and_pepper(indices: np.ndarray, size: tuple[int, int], noise_seed: int)
     Returns:
         uint8 (N, 1, H, W).
     """
-    draws = [np.random.default_rng([noise_seed, int(i)]).integers(0, 2, size, dtype=np.uint8) for i in indices]
+    draws = [generator("salt_and_pepper", noise_seed, i).integers(0, 2, size, dtype=np.uint8) for i in indices]
     return np.stack(draws)[:, None] * np.uint8(255)
 
 

@@ -9,12 +9,37 @@ import platform
 import numpy as np
 from torch import nn
 
+from iic.classifiers.inference import fingerprint
 from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.evaluation.scores import correct, proportion
 from iic.params import Block
 
 PACKAGES = ("iic", "torch", "numpy", "scikit-image", "kedro")
+
+
+def check_made_alike(
+    dataset: str, model: str, scores: dict[str, dict], costs: dict[str, dict], parameters: dict[str, Block]
+) -> None:
+    """Raise UserError unless all maps and scores belong to this network (its fingerprint) and to these parameters."""
+    indices = next(iter(scores.values()))["indices"]
+    for stage, block, results in (("attribution", "attribution", costs), ("evaluation", "evaluation", scores)):
+        expected = parameters[block].model_dump(mode="json")
+        for method, result in results.items():
+            way_out = f"run `kedro run --pipelines {stage}` again, without --only-missing-outputs."
+            if result["model"] != model:
+                raise UserError(f"The {stage} of {dataset}.{method} was made with another network: {way_out}")
+            differing = [k for k in expected if result["parameters"].get(k) != expected[k]]
+            if differing:
+                raise UserError(
+                    f"The {stage} of {dataset}.{method} was made with {differing[0]} = "
+                    f"{result['parameters'].get(differing[0])}, not {expected[differing[0]]}: {way_out}"
+                )
+    for method, score in scores.items():
+        if score["indices"] != indices:
+            raise UserError(
+                f"The scores of {dataset}.{method} are of other images than the rest: run evaluation again."
+            )
 
 
 def accuracy_report(
@@ -41,16 +66,10 @@ def accuracy_report(
         parameters: the blocks that made this.
 
     Raises:
-        UserError: the methods were not scored on the same images.
+        UserError: maps or scores were made by another network, with other parameters, or of other images.
     """
-    methods = list(scores)
-    indices = scores[methods[0]]["indices"]
-    for method in methods[1:]:
-        if scores[method]["indices"] != indices:
-            raise UserError(
-                f"On '{dataset}' {methods[0]} and {method} explain different images: run the attribution pipeline "
-                "again for all methods with one n_images and seed."
-            )
+    check_made_alike(dataset, fingerprint(model), scores, costs, parameters)
+    indices = next(iter(scores.values()))["indices"]
     chosen = np.array(indices)
     clean = proportion(correct(model, test.images[chosen], test.labels[chosen]))
     rows = {

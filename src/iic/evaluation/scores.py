@@ -59,10 +59,13 @@ def score(
         progress: wraps the loops over batches, such as tqdm.
 
     Returns:
-        JSON-ready: `keep` -> fill -> accuracy, interval, per_seed; tied_share; n_images; indices.
+        JSON-ready: `keep` -> fill -> accuracy, interval, per_seed; tied_share; n_images; indices; and what
+        it was made from: parameters, model.
     """
     if attributions.indices.max() >= len(test):
         raise UserError("The attributions are of images beyond the test set: run the attribution pipeline again.")
+    from iic.classifiers.inference import fingerprint
+
     labels = test.labels[attributions.indices]
     keep = {}
     for name, versions in degraded(attributions, test, fill, params).items():
@@ -77,6 +80,8 @@ def score(
             "per_seed": dict(zip(map(str, params.noise_seeds), hits.mean(1).tolist(), strict=True)),
         }
     return {
+        "parameters": params.model_dump(mode="json"),
+        "model": fingerprint(model),
         "keep": keep,
         "tied_share": tied_share(attributions.values),
         "n_images": len(labels),

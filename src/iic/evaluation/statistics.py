@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from iic.draws import generator
 
-def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
+
+def wilson_interval(successes: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's score interval of a proportion (Wilson 1927)."""
     share = successes / trials
     denominator = 1 + z**2 / trials
@@ -17,7 +19,7 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
 def bootstrap_interval(
     per_image: np.ndarray, *, replicates: int, seed: int, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile bootstrap interval of the mean over images.
+    """Percentile bootstrap interval of the mean over images; Wilson's where all images agree, and a bootstrap is blind.
 
     Args:
         per_image: float (N,), for instance each image's accuracy over the noise seeds: noise is averaged first, images
@@ -26,7 +28,9 @@ def bootstrap_interval(
         seed: of the draws.
         level: of the interval.
     """
-    rng = np.random.default_rng(seed)
+    if per_image.min() == per_image.max():
+        return wilson_interval(per_image.sum(), len(per_image))
+    rng = generator("bootstrap", seed)
     means = np.array([rng.choice(per_image, len(per_image)).mean() for _ in range(replicates)])
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -93,8 +93,8 @@ def shapley_values(
     rows = z[:, :-1] - z[:, -1:]  # the last value is total minus the others
     target = values - nothing - z[:, -1] * total
     weighted = rows * weights[:, None]
-    try:
-        others = np.linalg.solve(weighted.T @ rows, weighted.T @ target)
-    except np.linalg.LinAlgError as error:
-        raise UserError(f"{len(masks)} masks do not determine {z.shape[1]} values: raise the budget.") from error
+    gram = weighted.T @ rows
+    if np.linalg.cond(gram) > 1e10:
+        raise UserError(f"{len(masks)} masks do not determine {z.shape[1]} values: raise the budget.")
+    others = np.linalg.solve(gram, weighted.T @ target)
     return np.append(others, total - others.sum())

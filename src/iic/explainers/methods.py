@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from iic.draws import generator
 from iic.errors import UserError
 from iic.params import AttributionParams
 
@@ -49,7 +50,7 @@ def select_images(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     """
     if count > len(labels):
         raise UserError(f"n_images = {count} is more than the {len(labels)} test images: lower n_images.")
-    rng = np.random.default_rng(seed)
+    rng = generator("selection", seed)
     order = rng.permutation(len(labels))
     rounds = np.empty(len(labels), np.int64)  # the how-manieth of its class an image is
     for label in np.unique(labels):
@@ -104,7 +105,7 @@ def _one_by_one(method, model, images, indices, targets, fill, params, progress)
     values = np.empty((len(images), *images.shape[2:]), np.float32)
     numbers = []
     for i in progress(range(len(images))):
-        rng = np.random.default_rng([params.seed, int(indices[i]), METHODS.index(method)])
+        rng = generator("method", params.seed, indices[i], METHODS.index(method))
         values[i], row = _FUNCTIONS[method](model, images[i], int(targets[i]), fill, params, rng)
         numbers.append(row)
     return values, {name: np.array([row[name] for row in numbers], dtype=np.float64) for name in numbers[0]}

@@ -13,7 +13,7 @@ def bayesian_plot(report: dict) -> Any:
     left, right = axes[0]
     rules = report["test"]
     names = ["forced", *rules]
-    accuracy = [report["forced_accuracy"], *(rules[r]["answered_accuracy"] or 0 for r in rules)]
+    accuracy = [report["forced_accuracy"], *(rules[r]["answered_accuracy"] for r in rules)]
     coverage = [1.0, *(rules[r]["coverage"] for r in rules)]
     refused = [0.0, *(report["uniform_noise"][r]["refused"] for r in rules)]
     columns = (
@@ -47,7 +47,8 @@ def _grouped(axis: Any, names: list[str], columns) -> None:
     width = 0.8 / len(columns)
     for number, (heights, label, colour) in enumerate(columns):
         places = [i + (number - (len(columns) - 1) / 2) * width for i in range(len(names))]
-        axis.bar(places, heights, width * 0.95, color=colour, label=label)
+        axis.bar(places, [height or 0 for height in heights], width * 0.95, color=colour, label=label)
         for place, height in zip(places, heights, strict=True):
-            axis.text(place, height + 0.01, f"{height:.2f}", ha="center", va="bottom", fontsize=7)
+            text = "none" if height is None else f"{height:.2f}"  # nothing answered has no accuracy
+            axis.text(place, (height or 0) + 0.01, text, ha="center", va="bottom", fontsize=7)
     axis.set_xticks(range(len(names)), names, fontsize=8)

@@ -17,7 +17,7 @@ def explain_images(
     params: AttributionParams, test: ImageSet, card: dict, model: Any, dataset: str, method: str
 ) -> tuple[Attributions, dict]:
     """Maps of the selected test images, and what they cost."""
-    from iic.classifiers.inference import freeze
+    from iic.classifiers.inference import fingerprint, freeze
 
     indices = select_images(test.labels, params.n_images, params.seed)
     frozen, fill = freeze(model), np.array(card["train"]["mean"])
@@ -29,6 +29,8 @@ def explain_images(
         "images": len(indices),
         "seconds": seconds,
         "seconds_per_image": seconds / len(indices),
+        "parameters": params.model_dump(mode="json"),
+        "model": fingerprint(frozen),
         **{f"mean_{name}": float(column.mean()) for name, column in maps.extras.items()},
     }
     return maps, cost

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from iic.data.images import ImageSet, hold_out
+from iic.data.images import ImageSet, check_sides, hold_out
 from iic.params import TrainingParams
 from iic.progress import bar
 from iic.shipped import FOLDER, check_shipped, load_shipped
@@ -51,6 +51,7 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
     from iic.classifiers.training import Recipe, predict
     from iic.classifiers.training import train as fit
 
+    check_sides(train.images.shape[1:], f"A training image of '{dataset}'")
     torch.manual_seed(params.seed)
     classes = len(card["train"]["images_per_class"])
     model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, classes)
