@@ -90,6 +90,6 @@ def fingerprint(model: nn.Module) -> str:
 def best_dtype() -> torch.dtype:
     """bfloat16 on a CPU with AMX, where its convolutions are several times faster; else float32.
 
-    Without AMX bfloat16 is slower: measured in docs/results.md.
+    Without AMX bfloat16 is slower: measured, see docs/decisions.md.
     """
     return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
