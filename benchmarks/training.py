@@ -1,4 +1,4 @@
-"""Training on CIFAR-10, side by side in one run: this project's, a plain PyTorch loop of the same network, and VGG-16-BN.
+"""Training on CIFAR-10, side by side: this project's, a plain PyTorch loop of the same network, VGG-16-BN.
 
     make bench-training                        # all of it; hours without a GPU
     .venv/bin/python benchmarks/training.py --plain-epochs 2
@@ -75,7 +75,9 @@ def ours(params, data: ImageSet, test: ImageSet, seed: int, dtype: torch.dtype) 
     train(model, data, recipe, seed=seed, dtype=dtype, progress=bar(f"ours, seed {seed}", "step"))
     seconds = time.perf_counter() - start
     crop_epochs = min(recipe.crop_epochs, recipe.epochs)
-    work = crop_epochs * flops_per_image(model, recipe.crop) + (recipe.epochs - crop_epochs) * flops_per_image(model, 32)
+    work = crop_epochs * flops_per_image(model, recipe.crop) + (recipe.epochs - crop_epochs) * flops_per_image(
+        model, 32
+    )
     return {
         "test": test_accuracy(model, test),
         "train": test_accuracy(model, data),
@@ -178,7 +180,11 @@ def report(runs: list[dict], plain: dict, vgg: float, peak: float, dtype: torch.
     print(f"| plain loop, {plain['epochs']} epochs | {plain['test']:.4f} | {bound}{plain['seconds']:.0f} | "
           f"{plain['flops']:.2e} | {plain['flops'] / plain['seconds'] / peak:.0%} | {bound}{plain['seconds'] / seconds:.1f} |")  # fmt: skip # noqa: E501
     print(f"| VGG-16-BN, {VGG_EPOCHS} epochs (extrapolated) | not run | {vgg:.0f} | | | {vgg / seconds:.0f} |")
-    minutes = f"{seconds / 60:.1f}" if accuracies.mean() >= GOAL else f"not reached ({accuracies.mean():.4f} after {seconds / 60:.1f})"  # noqa: E501
+    minutes = (
+        f"{seconds / 60:.1f}"
+        if accuracies.mean() >= GOAL
+        else f"not reached ({accuracies.mean():.4f} after {seconds / 60:.1f})"
+    )
     print(f"cifar10: {minutes} min, {bound}{plain['seconds'] / seconds:.1f} x")
 
 

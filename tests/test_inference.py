@@ -57,7 +57,7 @@ def test_bfloat16_keeps_the_predicted_class_and_a_float32_last_layer(trained):
 
 
 def test_freezing_leaves_the_model_alone(trained):
-    model, images = trained
+    model, _ = trained
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     freeze(model, torch.bfloat16)
     for name, tensor in model.state_dict().items():

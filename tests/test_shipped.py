@@ -53,7 +53,7 @@ def test_a_run_ships_and_a_run_uses_what_was_shipped(finished_run, tmp_path):
     shutil.copytree(project / FOLDER, clone / FOLDER)
     small = (
         "digits.training.weights=shipped,digits.bayesian.weights=shipped,digits.attribution.n_images=10,"
-        "digits.attribution.budget=110,digits.bayesian.samples=5,digits.bayesian.noise_images=50"
+        "digits.attribution.budget=110,digits.attribution.superpixels=20,digits.bayesian.samples=5,digits.bayesian.noise_images=50"
     )
     result = kedro(clone, "run", "--params", small, IIC_DATASETS="digits", IIC_METHODS="lrp,random")
     assert result.returncode == 0, result.stderr

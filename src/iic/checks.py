@@ -107,7 +107,11 @@ def check_images(blocks: dict[str, dict[str, Block]], prepared: dict[str, int]) 
         prepared: the number of test images of the datasets that an earlier run has prepared.
     """
     for name, models in blocks.items():
-        available = prepared[name] if name in prepared else check_source(name, models["data"], any_size=is_own(models["training"]))
+        available = (
+            prepared[name]
+            if name in prepared
+            else check_source(name, models["data"], any_size=is_own(models["training"]))
+        )
         wanted = models["attribution"].n_images
         if available is not None and wanted > available:
             raise UserError(

@@ -36,7 +36,7 @@ class ProjectHooks:
 
     @hook_impl
     def after_catalog_created(self, catalog) -> None:
-        """Every block as its model, with defaults where the configuration is silent; how users' own networks are built."""
+        """Every block as its model, defaults filled in; and how users' own networks are built."""
         for dataset, blocks in self._blocks.items():
             for name, block in blocks.items():
                 catalog[f"params:{dataset}.{name}"] = block

@@ -14,7 +14,7 @@ FOLDER = Path("weights")
 
 
 def ship(state: dict, path: Path, card: dict[str, Any]) -> None:
-    """Write large float tensors as float16, small ones as they are, to `path` and the card, with the file's sha256, to `<path>.json`.
+    """Write the tensors to `path`, large ones as float16, and the card with the file's sha256 to `<path>.json`.
 
     Args:
         state: name -> tensor.

@@ -29,7 +29,9 @@ def ship_network(catalog: Any, dataset: str, project: Path) -> Path:
     made = _made(catalog, f"{dataset}.model")
     recipe = made["parameters"][f"{dataset}.training"]
     if recipe["weights"] != "trained":
-        raise UserError(f"The newest {dataset}.model was not trained here (weights: {recipe['weights']}): train it first.")
+        raise UserError(
+            f"The newest {dataset}.model was not trained here (weights: {recipe['weights']}): train it first."
+        )
     path = project / FOLDER / f"{dataset}.pt"
     ship(
         model.state_dict(),

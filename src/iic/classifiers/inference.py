@@ -67,7 +67,7 @@ def probabilities(model: nn.Module, pixels: Tensor) -> Tensor:
 def predict_logits(
     model: nn.Module, images: Tensor, batch_size: int = 250, progress: Callable[[Iterable], Iterable] = iter
 ) -> Tensor:
-    """Logits float32 (N, classes) of pixels (N, C, H, W), batch by batch; `progress` wraps the batches, such as tqdm."""
+    """Logits float32 (N, classes) of pixels (N, C, H, W), in batches; `progress` wraps them, such as tqdm."""
     return torch.cat([logits(model, part) for part in progress(images.split(batch_size))])
 
 

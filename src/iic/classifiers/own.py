@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from iic.errors import UserError
 
-# What a symbolic size may be written with in an export file: numbers, names such as s0, arithmetic. torch hands the text
-# to a parser that would evaluate anything else.
-_SIZE = re.compile(r"(?:(?:[su]\d+|\d+|Max|Min|Mod|FloorDiv|CeilDiv)|[-+*/(), ])*")
+# What a symbolic size may be written with in an export file: sympy's form of symbols, numbers and arithmetic. torch
+# hands the text to a parser that would evaluate anything else.
+_SYMBOL = r"Symbol\('[a-z]+\d+'(?:, \w+=(?:True|False))*\)"
+_SIZE = re.compile(rf"(?:{_SYMBOL}|[su]\d+|\d+|Integer|Rational|Add|Mul|Pow|Max|Min|Mod|FloorDiv|CeilDiv|[-+*/(), ])*")
 
 
 def call_factory(factory: str) -> nn.Module:
@@ -31,7 +32,9 @@ def call_factory(factory: str) -> nn.Module:
     try:
         build = getattr(importlib.import_module(module_name), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UserError(f"training.factory '{factory}' cannot be imported ({error}): write package.module:function.")
+        raise UserError(
+            f"training.factory '{factory}' cannot be imported ({error}): write package.module:function."
+        ) from error
     model = build()
     if not isinstance(model, nn.Module):
         raise UserError(f"training.factory '{factory}' made a {type(model).__name__}: it has to return an nn.Module.")
@@ -112,7 +115,7 @@ def check_export(path: Path) -> None:
                 pickled = [v for k, v in _items(document) if k == "use_pickle" and v]
                 texts = [v for k, v in _items(document) if k == "expr_str" and not _SIZE.fullmatch(str(v))]
                 if pickled or texts:
-                    raise UserError(f"{path} holds pickled objects or unusual sizes ({name}): use a state dict instead.")
+                    raise UserError(f"{path} holds pickled objects or unusual sizes ({name}): use a state dict.")
             elif name.endswith(".pt"):  # sample inputs: torch would fall back to unpickling
                 try:
                     torch.load(io.BytesIO(content), weights_only=True)

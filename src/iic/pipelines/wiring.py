@@ -8,5 +8,5 @@ from pathlib import Path
 
 
 def with_names(func: Callable, **fixed: str | Path | None) -> Callable:
-    """`func` with arguments fixed that are names and places rather than data; keeps its own name and annotations for Kedro."""
+    """`func` with arguments fixed that are names or places; keeps its own name and annotations for Kedro."""
     return update_wrapper(partial(func, **fixed), func)
