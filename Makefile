@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: run test lint viz
+.PHONY: run test lint viz bench-training
 run: $(READY)
 	$(BIN)/kedro run
 	@echo "Reports: data/08_reporting/<dataset>/accuracy_report.json/<version>/accuracy_report.json, pictures beside them."
@@ -19,6 +19,10 @@ lint: $(READY)
 
 viz: $(READY)
 	$(BIN)/kedro viz run
+
+# ARGS="--seeds 0 --plain-epochs 1" makes it shorter; the real CIFAR-10 is needed
+bench-training: $(READY)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/training.py $(ARGS)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -47,6 +47,8 @@ def make_project(folder: Path) -> Path:
     shutil.copy(ROOT / "pyproject.toml", folder)
     shutil.copy(ROOT / ".telemetry", folder)
     shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    if (ROOT / "weights").exists():
+        shutil.copytree(ROOT / "weights", folder / "weights")
     (folder / "data").mkdir()
     return folder
 

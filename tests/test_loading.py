@@ -4,7 +4,7 @@ import torchvision
 from PIL import Image
 
 from iic.data.card import describe
-from iic.data.images import ImageSet
+from iic.data.images import ImageSet, check_sides
 from iic.data.loading import check_source, load
 from iic.errors import UserError
 from iic.params import DataParams
@@ -79,13 +79,11 @@ def test_so_many_images_are_of_all_classes_though_the_source_is_sorted():
     assert set(train.labels) == set(test.labels) == set(range(10))
 
 
-def test_images_of_the_wrong_form_are_refused(monkeypatch):
+def test_images_of_the_wrong_form_are_refused():
     with pytest.raises(UserError, match=r"has 1 channels, but data\.channels is 3"):
         load("digits", DataParams(source="digits", channels=3, class_names=tuple("0123456789")))
-    large = ImageSet(np.zeros((2, 1, 64, 64), np.uint8), np.arange(2))
-    monkeypatch.setattr("iic.data.loading.load_digits", lambda seed: (large, large))
-    with pytest.raises(UserError, match="is 64 x 64 pixels, and the networks take 25 to 48"):
-        load("digits", DataParams(source="digits", channels=1, class_names=("a", "b")))
+    with pytest.raises(UserError, match="It is 64 x 64 pixels, and the networks take 25 to 48"):
+        check_sides((1, 64, 64), "It")
 
 
 def test_the_card_counts(tmp_path):

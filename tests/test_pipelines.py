@@ -19,7 +19,9 @@ DIGITS = ("digits",)
 NAMES = tuple("0123456789")
 PARAMETERS = {
     "params:digits.data": DataParams(source="digits", channels=1, class_names=NAMES),
-    "params:digits.training": TrainingParams(epochs=1, widths=(4, 8, 8), batch_size=100, micro_batch=100),
+    "params:digits.training": TrainingParams(
+        epochs=1, widths=(4, 8, 8), batch_size=100, micro_batch=100, n_validation=400
+    ),
     "params:digits.attribution": AttributionParams(n_images=12, budget=110, superpixels=20, compactness=0.1),
     "params:digits.evaluation": EvaluationParams(noise_seeds=(0,), bootstrap=100, per_class=1),
     "params:digits.bayesian": BayesianParams(hidden=(16,), epochs=1, samples=5, noise_images=20),
@@ -60,6 +62,7 @@ def test_data_prep(memory):
 def test_training(memory):
     outputs = run(training(DIGITS), memory)
     assert outputs["digits.model_accuracy"]["test"]["accuracy"] > 0.6
+    assert outputs["digits.model_accuracy"]["temperature"] == outputs["digits.model"].temperature.item() != 1
     assert len(outputs["digits.learning_curve"]["epochs"]) == 1
     assert len(outputs["digits.learning_curve_plot"].axes) == 2
 

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from iic.classifiers.checkpoint import Checkpoint
 from iic.classifiers.inference import logits, predicted_class
 from iic.classifiers.networks import build_network
 from iic.classifiers.training import Recipe, _pool_early, augment, train
@@ -39,10 +40,10 @@ def trained():
     data, test = load_digits()
     some = ImageSet(data.images[::4].copy(), data.labels[::4].copy())
 
-    def run():
+    def run(**options):
         torch.manual_seed(0)
         model = build_network([33.0], [78.0], widths=(8, 16, 16))
-        curve = train(model, some, Recipe(epochs=4, batch_size=100, flip=False), seed=0)
+        curve = train(model, some, Recipe(epochs=4, batch_size=100, flip=False), seed=0, **options)
         return model, curve
 
     return run, run(), test
@@ -93,6 +94,47 @@ def test_the_same_seed_gives_the_same_weights(trained):
     assert curve == curve_again
     for left, right in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(left, right)
+
+
+class Killed(Exception):
+    pass
+
+
+def stop_after(steps):
+    """A progress wrapper that ends the process's work in the middle of an epoch."""
+
+    def wrapped(sequence):
+        for number, item in enumerate(sequence):
+            if number == steps:
+                raise Killed
+            yield item
+
+    return wrapped
+
+
+def test_an_interrupted_training_goes_on_and_ends_in_the_same_weights(trained, tmp_path):
+    run, (model, curve), _ = trained
+    checkpoint = Checkpoint(tmp_path / "training.checkpoint", {"seed": 0})
+    with pytest.raises(Killed):
+        run(checkpoint=checkpoint, progress=stop_after(25))  # ten steps an epoch: two whole epochs
+    assert [row["epoch"] for row in checkpoint.load()["curve"]] == [1, 2]
+    steps = []
+    again, curve_again = run(checkpoint=checkpoint, progress=lambda s: (steps.append(i) or i for i in s))
+    assert steps == list(range(20, 40))
+    assert curve == curve_again
+    for left, right in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(trained, tmp_path):
+    run, _, _ = trained
+    path = tmp_path / "training.checkpoint"
+    with pytest.raises(Killed):
+        run(checkpoint=Checkpoint(path, {"seed": 0}), progress=stop_after(12))
+    assert Checkpoint(path, {"seed": 0}).load() is not None
+    assert Checkpoint(path, {"seed": 1}).load() is None
+    path.write_bytes(path.read_bytes()[:1000])
+    assert Checkpoint(path, {"seed": 0}).load() is None
 
 
 def test_predictions_do_not_depend_on_the_batch_size(trained):

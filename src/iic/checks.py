@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from iic.data.loading import check_source
 from iic.errors import UserError
 from iic.params import AttributionParams, BayesianParams, Block, DataParams, EvaluationParams, TrainingParams
+from iic.shipped import FOLDER, check_shipped
 
 BLOCKS: dict[str, type[Block]] = {
     "data": DataParams,
@@ -74,6 +76,29 @@ def _sentence(error: ValidationError, where: str, model: type[Block]) -> str:
     return f"Parameter '{path}' is {first['input']!r}, but {reason}: change it in the parameters."
 
 
+def is_own(training: TrainingParams) -> bool:
+    """Whether the network is the user's own."""
+    return training.weights not in ("trained", "shipped")
+
+
+def check_weights(blocks: dict[str, dict[str, Block]], methods: Iterable[str], project: Path) -> None:
+    """Raise UserError if weights that a run would load are missing or altered, or a method cannot explain a network."""
+    for name, models in blocks.items():
+        training = models["training"]
+        if models["bayesian"].weights == "shipped" and models["data"].channels == 1:
+            check_shipped(project / FOLDER / f"{name}_bayesian.pt")
+        if training.weights == "shipped":
+            check_shipped(project / FOLDER / f"{name}.pt")
+        elif is_own(training):
+            from iic.classifiers.inference import freeze
+            from iic.classifiers.own import load_own
+            from iic.explainers.lrp import check_layers
+
+            frozen = freeze(load_own(project / training.weights, training.factory))
+            if "lrp" in methods:
+                check_layers(frozen)
+
+
 def check_images(blocks: dict[str, dict[str, Block]], prepared: dict[str, int]) -> None:
     """Raise UserError if a dataset's files are missing or of the wrong form, or hold fewer images than are explained.
 
@@ -82,7 +107,11 @@ def check_images(blocks: dict[str, dict[str, Block]], prepared: dict[str, int]) 
         prepared: the number of test images of the datasets that an earlier run has prepared.
     """
     for name, models in blocks.items():
-        available = prepared[name] if name in prepared else check_source(name, models["data"])
+        available = (
+            prepared[name]
+            if name in prepared
+            else check_source(name, models["data"], any_size=is_own(models["training"]))
+        )
         wanted = models["attribution"].n_images
         if wanted > available:
             raise UserError(

@@ -49,3 +49,27 @@ def run(**options) -> None:
                 "for the datasets in IIC_DATASETS)."
             ) from None
         raise
+
+
+@cli.command(name="ship")
+@click.argument("datasets", nargs=-1, required=True)
+def ship(datasets: tuple[str, ...]) -> None:
+    """Write the newest networks of DATASETS to weights/, in float16, each with its model card."""
+    import os
+
+    from kedro.framework.session import KedroSession
+
+    from iic.selection import one_channel, project_folder
+    from iic.shipping import ship_network, ship_posterior
+
+    os.environ["IIC_DATASETS"] = ",".join(datasets)
+    project = project_folder()
+    try:
+        with KedroSession.create(project_path=project) as session:
+            context = session.load_context()
+            for dataset in datasets:
+                click.echo(ship_network(context.catalog, dataset, project))
+            for dataset in one_channel(datasets, context.config_loader["parameters"]):
+                click.echo(ship_posterior(context.catalog, dataset, project))
+    except UserError as error:
+        raise click.ClickException(str(error)) from None

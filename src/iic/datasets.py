@@ -6,6 +6,7 @@ import io
 import json
 import zipfile
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -119,7 +120,13 @@ def _read_tensors(path: Path) -> dict[str, Any]:
 
 
 class NetworkDataset(_File):
-    """A network from `build_network` as its state dict, read with `weights_only`."""
+    """A network as its state dict, read with `weights_only`.
+
+    `structure`, set by a hook, makes the module that a user's own state belongs to; None is `build_network`'s, whose
+    widths follow from the weights.
+    """
+
+    structure: Callable[[], Any] | None = None
 
     def _write(self, data: Any, file: BinaryIO) -> None:
         import torch
@@ -129,7 +136,12 @@ class NetworkDataset(_File):
     def _read(self, path: Path) -> Any:
         from iic.classifiers.networks import network_from_state
 
-        return network_from_state(_read_tensors(path))
+        state = _read_tensors(path)
+        if self.structure is None:
+            return network_from_state(state)
+        model = self.structure()
+        model.load_state_dict(state)
+        return model
 
 
 class PosteriorDataset(_File):

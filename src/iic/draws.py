@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_PURPOSES = ("selection", "method", "ties", "salt_and_pepper", "bootstrap", "subset")
+_PURPOSES = ("selection", "method", "ties", "salt_and_pepper", "bootstrap", "subset", "holdout")
 
 
 def generator(purpose: str, *key: int) -> np.random.Generator:

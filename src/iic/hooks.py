@@ -6,17 +6,19 @@ import datetime
 import importlib.metadata
 import logging
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kedro.framework.hooks import hook_impl
 from pydantic import BaseModel
 
-from iic.checks import check_images, check_parameters
+from iic.checks import check_images, check_parameters, check_weights, is_own
 from iic.data.loading import raw_files
 from iic.errors import UserError
 from iic.files import remove_partial, sha256, write_record
-from iic.selection import one_channel, selected_datasets
+from iic.pipelines.training.nodes import checkpoint_path
+from iic.selection import one_channel, selected_datasets, selected_methods
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +36,7 @@ class ProjectHooks:
 
     @hook_impl
     def after_catalog_created(self, catalog) -> None:
-        """Every block as its model, those that the configuration leaves out with their defaults."""
+        """Every block as its model, defaults filled in; and how users' own networks are built."""
         for dataset, blocks in self._blocks.items():
             for name, block in blocks.items():
                 entry = f"params:{dataset}.{name}"
@@ -42,6 +44,10 @@ class ProjectHooks:
                     catalog[entry].save(block)  # assigning would warn of every entry that it replaces
                 else:
                     catalog[entry] = block
+            training = blocks["training"]
+            if is_own(training):
+                weights = self._project_path / training.weights
+                catalog[f"{dataset}.model"].structure = partial(_own_structure, weights, training.factory)
 
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline, catalog) -> None:
@@ -52,6 +58,7 @@ class ProjectHooks:
         ready = [d for d in used if keep_existing or f"{d}.test" not in pipeline.all_outputs()]
         cards = {d: catalog.load(f"{d}.data_card") for d in ready if catalog.exists(f"{d}.data_card")}
         check_images(used, {d: card["test"]["images"] for d, card in cards.items()})
+        check_weights(used, selected_methods(), self._project_path)
         missing = sorted(n for n in pipeline.inputs() if not n.startswith("params:") and not catalog.exists(n))
         complete = all(catalog.exists(n) for n in pipeline.outputs())
         if missing and not (keep_existing and complete):
@@ -74,6 +81,8 @@ class ProjectHooks:
         path = self._path(dataset_name, "_get_save_path")
         if path is None:
             return
+        if dataset_name.endswith(".model"):  # safe now: an interrupted training's state is no longer needed
+            checkpoint_path(self._project_path, dataset_name.removesuffix(".model")).unlink(missing_ok=True)
         parameters, inputs = {}, {}
         for name in node.inputs:
             if name.startswith("params:"):
@@ -111,6 +120,12 @@ class ProjectHooks:
         if path not in self._hashes:
             self._hashes[path] = sha256(path)
         return self._hashes[path]
+
+
+def _own_structure(weights: Path, factory: str | None):
+    from iic.classifiers.own import own_structure  # imports torch
+
+    return own_structure(weights, factory)
 
 
 def code_version(project_path: Path) -> dict[str, Any]:

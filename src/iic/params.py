@@ -32,9 +32,17 @@ class DataParams(Block):
 
 
 class TrainingParams(Block):
-    """The recipe of one network; see `iic.classifiers.training.Recipe` for the units of the learning rates."""
+    """Where a network comes from, and the recipe if it is trained here; see `iic.classifiers.training.Recipe`.
 
-    epochs: PositiveInt
+    `weights` is "trained" (here), "shipped" (the project's own, in `weights/`), or the path of your own network: a
+    torch.export file (.pt2), or a state dict (.pt) with `factory`, "package.module:function", that builds its module.
+    """
+
+    weights: str = "trained"
+    factory: str | None = None
+    n_validation: int = Field(0, ge=0)  # training images held out to fit the temperature; 0 leaves it at 1
+
+    epochs: PositiveInt = 8
     widths: tuple[PositiveInt, PositiveInt, PositiveInt] = Field((64, 256, 256), strict=False)
     batch_size: PositiveInt = 2000
     micro_batch: int = Field(125, ge=2)
@@ -87,6 +95,8 @@ class EvaluationParams(Block):
 
 class BayesianParams(Block):
     """The Bayesian network of `iic.bayes`; for datasets of one channel."""
+
+    weights: Literal["trained", "shipped"] = "trained"
 
     hidden: tuple[PositiveInt, ...] = Field((256,), strict=False)
     prior_scale: PositiveFloat = 0.5

@@ -9,7 +9,7 @@ from iic.pipelines.bayesian.pipeline import create_pipeline as bayesian
 from iic.pipelines.data_prep.pipeline import create_pipeline as data_prep
 from iic.pipelines.evaluation.pipeline import create_pipeline as evaluation
 from iic.pipelines.training.pipeline import create_pipeline as training
-from iic.selection import configured_parameters, one_channel, selected_datasets, selected_methods
+from iic.selection import configured_parameters, one_channel, project_folder, selected_datasets, selected_methods
 
 
 def register_pipelines() -> dict[str, Pipeline]:
@@ -19,10 +19,10 @@ def register_pipelines() -> dict[str, Pipeline]:
     except UserError as error:  # a command of Kedro's own prints this kind as a sentence
         raise click.ClickException(str(error)) from None
     prepared = data_prep(datasets)
-    trained = training(datasets)
+    trained = training(datasets, project_folder())
     attributed = attribution(datasets, methods)
     evaluated = evaluation(datasets, methods)
-    bayes = bayesian(one_channel(datasets, configured_parameters()), methods)
+    bayes = bayesian(one_channel(datasets, configured_parameters()), methods, project_folder())
     everything = prepared + trained + attributed + evaluated + bayes
     return {
         "__default__": everything,

@@ -45,14 +45,19 @@ def one_channel(datasets: tuple[str, ...], parameters: dict) -> tuple[str, ...]:
     return tuple(d for d in datasets if parameters.get(d, {}).get("data", {}).get("channels") == 1)
 
 
+def project_folder() -> Path:
+    """The project that the working directory is in."""
+    from kedro.utils import find_kedro_project
+
+    return Path(find_kedro_project(Path.cwd()) or Path.cwd())
+
+
 def configured_parameters() -> dict:
     """The parameters as the project's configuration has them, before any given on the command line."""
     from kedro.config import OmegaConfigLoader
-    from kedro.utils import find_kedro_project
 
-    project = find_kedro_project(Path.cwd()) or Path.cwd()
     loader = OmegaConfigLoader(
-        conf_source=str(project / "conf"),
+        conf_source=str(project_folder() / "conf"),
         base_env="base",
         default_run_env="local",
         merge_strategy={"parameters": "soft"},

@@ -10,24 +10,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from iic.classifiers.networks import Cast
 from iic.errors import UserError
 
 
-def freeze(model: nn.Sequential) -> nn.Sequential:
-    """A copy for explaining: BatchNorm folded, evaluation mode, weights without gradients; the same logits to 1e-4.
+def freeze(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A copy for explaining: BatchNorm folded, evaluation mode, weights without gradients and in the fastest layout.
+
+    Logits are the same to 1e-4 in float32. In bfloat16 normalisation and the last layer stay float32. A network that is
+    not an nn.Sequential is copied as it is, and runs in float32.
 
     Raises:
-        UserError: a BatchNorm that does not follow a convolution.
+        UserError: a BatchNorm of an nn.Sequential that does not follow a convolution.
     """
-    layers: list[nn.Module] = []
-    for number, module in enumerate(copy.deepcopy(model).eval()):
+    model = copy.deepcopy(model)
+    if isinstance(model, nn.Sequential):
+        model = nn.Sequential(*_folded(model.eval()))
+        if dtype != torch.float32:
+            model = _cast(model, dtype)
+    for module in model.modules():  # GraphModules of torch.export refuse eval(), and need none
+        module.training = False
+    return model.requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def _folded(layers: nn.Sequential) -> list[nn.Module]:
+    folded: list[nn.Module] = []
+    for number, module in enumerate(layers):
         if not isinstance(module, nn.BatchNorm2d):
-            layers.append(module)
-        elif layers and isinstance(layers[-1], nn.Conv2d):
-            layers[-1] = fuse_conv_bn_eval(layers[-1], module)
+            folded.append(module)
+        elif folded and isinstance(folded[-1], nn.Conv2d):
+            folded[-1] = fuse_conv_bn_eval(folded[-1], module)
         else:
             raise UserError(f"Layer {number} is a BatchNorm without a convolution before it: it cannot be folded.")
-    return nn.Sequential(*layers).requires_grad_(False).eval()
+    return folded
+
+
+def _cast(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
+    """The convolutions in `dtype`, between a cast behind the normalisation and one before the last layer."""
+    first = next(number for number, module in enumerate(layers) if isinstance(module, nn.Conv2d | nn.Linear))
+    last = len(layers) - 1
+    middle = [module.to(dtype) for module in layers[first:last]]
+    return nn.Sequential(*layers[:first], Cast(dtype), *middle, Cast(torch.float32), layers[last])
 
 
 @torch.no_grad()
@@ -41,11 +64,18 @@ def probabilities(model: nn.Module, pixels: Tensor) -> Tensor:
     return logits(model, pixels).softmax(1)
 
 
+def predict_logits(
+    model: nn.Module, images: Tensor, batch_size: int = 250, progress: Callable[[Iterable], Iterable] = iter
+) -> Tensor:
+    """Logits float32 (N, classes) of pixels (N, C, H, W), in batches; `progress` wraps them, such as tqdm."""
+    return torch.cat([logits(model, part) for part in progress(images.split(batch_size))])
+
+
 def predicted_class(
     model: nn.Module, images: Tensor, batch_size: int = 250, progress: Callable[[Iterable], Iterable] = iter
 ) -> Tensor:
-    """The class of the largest logit of each image: int64 (N,); `progress` wraps the batches, such as tqdm."""
-    return torch.cat([logits(model, part).argmax(1) for part in progress(images.split(batch_size))])
+    """The class of the largest logit of each image: int64 (N,); arguments as `predict_logits`."""
+    return predict_logits(model, images, batch_size, progress).argmax(1)
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -53,7 +83,7 @@ def fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())  # bfloat16 has no numpy type
     return digest.hexdigest()
 
 

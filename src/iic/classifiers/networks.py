@@ -24,6 +24,17 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std  # (N, C, H, W)
 
 
+class Cast(nn.Module):
+    """Numbers of another type from here on; the identity for relevance."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype)
+
+
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight.data[: min(inputs, outputs)])  # starts by passing its input on
@@ -35,7 +46,10 @@ def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
 def build_network(
     mean: Sequence[float], std: Sequence[float], widths: tuple[int, int, int] = (64, 256, 256), classes: int = 10
 ) -> nn.Sequential:
-    """A network for 28x28 or 32x32 images with len(mean) channels; logits (N, classes) from pixels 0..255."""
+    """A network for 28x28 or 32x32 images with len(mean) channels; logits (N, classes) from pixels 0..255.
+
+    Its buffer `temperature` is what its logits are to be divided by for calibrated probabilities; 1 until it is fitted.
+    """
     whitened = 2 * len(mean) * 2 * 2
     layers: list[nn.Module] = [Normalize(mean, std), nn.Conv2d(len(mean), whitened, 2), nn.ReLU()]
     for inputs, outputs in zip((whitened, *widths[:2]), widths, strict=True):
@@ -43,7 +57,9 @@ def build_network(
     head = nn.Linear(widths[-1], classes, bias=False)
     nn.init.normal_(head.weight, std=1 / widths[-1])
     layers += [nn.MaxPool2d(3), nn.Flatten(), head]
-    return nn.Sequential(*layers)
+    network = nn.Sequential(*layers)
+    network.register_buffer("temperature", torch.tensor(1.0))
+    return network
 
 
 def network_from_state(state: dict[str, Tensor]) -> nn.Sequential:

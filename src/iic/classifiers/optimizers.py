@@ -22,6 +22,12 @@ class FilterMuon:
     def param_groups(self) -> list[dict]:
         return self.optimizer.param_groups
 
+    def state_dict(self) -> dict:
+        return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        self.optimizer.load_state_dict(state)
+
     @torch.no_grad()
     def step(self) -> None:
         for filters, flat in zip(self.filters, self.flat, strict=True):

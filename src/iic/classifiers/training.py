@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iic.classifiers.checkpoint import Checkpoint
 from iic.classifiers.optimizers import FilterMuon, whitening_filters
 from iic.data.images import ImageSet
 from iic.errors import UserError
@@ -89,6 +90,7 @@ def train(
     *,
     seed: int,
     dtype: torch.dtype = torch.float32,
+    checkpoint: Checkpoint | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[dict[str, float]]:
     """Train `model` in place; the learning curve, one row per epoch: epoch, loss (smoothed), accuracy (augmented).
@@ -99,6 +101,7 @@ def train(
         recipe: how.
         seed: keys the order of the images and the augmentation.
         dtype: of the convolutions; weights stay float32.
+        checkpoint: written after every epoch; a training that finds one goes on from there, to the same weights.
         progress: wraps the steps, such as tqdm.
 
     Raises:
@@ -114,11 +117,10 @@ def train(
     pooled_first, first = _pool_early(model), next(m for m in model if isinstance(m, nn.Conv2d))
     steps_per_epoch = math.ceil(len(images) / recipe.batch_size)
     optimizers = _optimizers(model, recipe)
-    for group in [g for o in optimizers for g in o.param_groups]:
-        group["initial_lr"] = group["lr"]
-    total, curve = recipe.epochs * steps_per_epoch, []
+    curve = _resume(checkpoint, model, optimizers, generator)
+    total = recipe.epochs * steps_per_epoch
     pooled_first.train()
-    for step in progress(range(total)):
+    for step in progress(range(len(curve) * steps_per_epoch, total)):
         epoch, batch = divmod(step, steps_per_epoch)
         if batch == 0:
             view = augment(images, epoch, recipe, generator)
@@ -136,9 +138,33 @@ def train(
             if not math.isfinite(mean_loss):
                 raise UserError(f"The training loss is no longer finite in epoch {epoch + 1}: use a larger batch_size.")
             curve.append({"epoch": epoch + 1, "loss": mean_loss, "accuracy": accuracy})
+            if checkpoint is not None:
+                checkpoint.save(_state(model, optimizers, generator, curve))
     _settle(pooled_first, sample, recipe.micro_batch)
     model.eval()
     return curve
+
+
+def _state(model: nn.Module, optimizers: list, generator: torch.Generator, curve: list) -> dict:
+    """Everything that the next epoch depends on."""
+    return {
+        "model": model.state_dict(),
+        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
+        "generator": generator.get_state(),
+        "curve": curve,
+    }
+
+
+def _resume(checkpoint: Checkpoint | None, model: nn.Module, optimizers: list, generator: torch.Generator) -> list:
+    """Put everything back as it was after the last whole epoch; the learning curve up to there, [] at the start."""
+    state = None if checkpoint is None else checkpoint.load()
+    if state is None:
+        return []
+    model.load_state_dict(state["model"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
+    generator.set_state(state["generator"])
+    return state["curve"]
 
 
 def _pool_early(model: nn.Sequential) -> nn.Sequential:
@@ -214,10 +240,13 @@ def _optimizers(model: nn.Sequential, recipe: Recipe) -> list:
         {"params": list(head.parameters()), "lr": head_lr, "weight_decay": decay / head_lr},
     ]
     filters = [m.weight for m in convolutions[1:]]
-    return [
+    optimizers = [
         torch.optim.SGD(groups, lr=recipe.bias_lr, momentum=0.85, nesterov=True),
         FilterMuon(filters, lr=recipe.filter_lr, momentum=recipe.filter_momentum),
     ]
+    for group in [g for o in optimizers for g in o.param_groups]:
+        group["initial_lr"] = group["lr"]
+    return optimizers
 
 
 def _set_rates(optimizers: list, done: float, whiten_done: float) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from iic.draws import generator
 from iic.errors import UserError
 
 SIDES = range(25, 49)  # pixels: three poolings by 2 leave 3 to 5, which the last pooling brings to 1
@@ -41,3 +42,29 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def __getitem__(self, chosen: np.ndarray) -> ImageSet:
+        """The images at these positions, int64 (K,), in this order."""
+        return ImageSet(self.images[chosen], self.labels[chosen], None if self.masks is None else self.masks[chosen])
+
+
+def check_sides(shape: tuple[int, ...], what: str) -> None:
+    """Raise UserError unless the project's networks take images of this size (C, H, W)."""
+    if not all(side in SIDES for side in shape[1:]):
+        raise UserError(
+            f"{what} is {shape[1]} x {shape[2]} pixels, and the networks take {SIDES[0]} to {SIDES[-1]} a side: "
+            "resize the images, or give a network of your own (training.weights)."
+        )
+
+
+def hold_out(data: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSet]:
+    """(the rest, `count` images drawn by the seed), both in the order of `data`.
+
+    Raises:
+        UserError: nothing would be left.
+    """
+    if count >= len(data):
+        raise UserError(f"Of {len(data)} training images {count} cannot be held out: lower training.n_validation.")
+    held = np.zeros(len(data), bool)
+    held[generator("holdout", seed).permutation(len(data))[:count]] = True
+    return data[np.flatnonzero(~held)], data[np.flatnonzero(held)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from iic.data.images import SIDES, ImageSet
+from iic.data.images import ImageSet, check_sides
 from iic.data.shapes import draw_shapes
 from iic.data.sources import first_parquet_image, load_digits, load_folder, load_parquet, parquet_rows
 from iic.draws import generator
@@ -30,8 +30,13 @@ def _missing(name: str, reason: str) -> UserError:
     )
 
 
-def check_source(name: str, params: DataParams) -> int:
+def check_source(name: str, params: DataParams, any_size: bool = False) -> int:
     """The number of test images, found by looking at one image of each split at most.
+
+    Args:
+        name: of the dataset.
+        params: where it comes from.
+        any_size: leave sizes unchecked, because the user brings a network.
 
     Raises:
         UserError: no images and no download configured, a Parquet file without the columns, images of a wrong form.
@@ -44,8 +49,10 @@ def check_source(name: str, params: DataParams) -> int:
     if has_parquet(folder):
         rows = [parquet_rows(folder / f"{split}.parquet") for split in SPLITS]
         for split in SPLITS:
-            first = first_parquet_image(folder / f"{split}.parquet")
-            check_form(first.shape, params.channels, f"The first image of {folder / split}.parquet")
+            shape = first_parquet_image(folder / f"{split}.parquet").shape
+            check_form(shape, params.channels, f"The first image of {folder / split}.parquet")
+            if not any_size:
+                check_sides(shape, f"The first image of {folder / split}.parquet")
         return min(rows[1], params.n_test or rows[1])
     if all((folder / split).is_dir() for split in SPLITS):
         counts = [sum(1 for _ in (folder / split).glob("*/*.png")) for split in SPLITS]
@@ -76,15 +83,10 @@ def raw_files(name: str, params: DataParams) -> list[Path]:
 
 
 def check_form(shape: tuple[int, ...], channels: int, what: str) -> None:
-    """Raise UserError unless an image (C, H, W) has the channels configured and a size that the networks take."""
+    """Raise UserError unless an image (C, H, W) has the channels configured."""
     if shape[0] != channels:
         raise UserError(
             f"{what} has {shape[0]} channels, but data.channels is {channels}: change the one or the other."
-        )
-    if not all(side in SIDES for side in shape[1:]):
-        raise UserError(
-            f"{what} is {shape[1]} x {shape[2]} pixels, and the networks take {SIDES[0]} to {SIDES[-1]} a side: "
-            "resize the images."
         )
 
 

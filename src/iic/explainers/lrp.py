@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from iic.classifiers.networks import Normalize
+from iic.classifiers.networks import Cast, Normalize
 from iic.errors import UserError
 
 EPSILON = 1e-6
-PASS = (Normalize, nn.ReLU)
+PASS = (Normalize, Cast, nn.ReLU)
 
 
 def _stabilise(z: Tensor) -> Tensor:
@@ -62,13 +62,18 @@ def winner_rule(layer: nn.MaxPool2d, inputs: Tensor, relevance: Tensor) -> Tenso
     return routed
 
 
-def check_layers(model: nn.Sequential) -> None:
+def check_layers(model: nn.Module) -> None:
     """Raise UserError, naming the layer, if there is one that no rule covers."""
+    if not isinstance(model, nn.Sequential):
+        raise UserError(
+            f"LRP goes through the layers of an nn.Sequential, and this network is a {type(model).__name__}: "
+            "explain it with the other methods (IIC_METHODS=lime,kernel_shap,random,sobel)."
+        )
     for number, layer in enumerate(model):
         if not isinstance(layer, (*PASS, nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.Flatten)):
             raise UserError(
                 f"LRP has no rule for layer {number} ({type(layer).__name__}): fold BatchNorm with freeze(), "
-                "or explain this network with lime or kernel_shap."
+                "or explain this network with the other methods (IIC_METHODS=lime,kernel_shap,random,sobel)."
             )
 
 

@@ -18,6 +18,8 @@ def learning_curve(curve: dict, accuracy: dict, dataset: str) -> Any:
     for split, colour in (("train", ORANGE), ("test", GREEN)):
         value = 100 * accuracy[split]["accuracy"]
         right.axhline(value, color=colour, ls="--", label=f"{split}, at the end: {value:.2f} %")
+    if not epochs:
+        left.text(0.5, 0.5, "not trained here", ha="center", transform=left.transAxes)
     right.set(xlabel="epoch", ylabel="accuracy (%)", title="accuracy")
     right.legend(loc="lower right", fontsize=8)
     figure.suptitle(f"{dataset}: {len(epochs)} epochs in {curve['seconds']:.0f} s ({curve['dtype']})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,19 @@ from iic.data.images import ImageSet
 from iic.explainers.methods import Attributions
 from iic.params import BayesianParams, EvaluationParams
 from iic.progress import bar
+from iic.shipped import FOLDER, check_shipped, load_shipped
 
 
-def train_bayesian(params: BayesianParams, train: ImageSet, dataset: str) -> Any:
-    """The posterior of a network of linear layers and ReLU."""
-    from iic.bayes.inference import Settings, fit
+def train_bayesian(
+    params: BayesianParams, train: ImageSet, card: dict, dataset: str, project: Path | None = None
+) -> Any:
+    """The posterior of a network of linear layers and ReLU, learnt here or shipped with the project."""
+    from iic.bayes.inference import Posterior, Settings, fit
 
+    if params.weights == "shipped":
+        path = (project or Path()) / FOLDER / f"{dataset}_bayesian.pt"
+        check_shipped(path, card["train"]["sha256"])
+        return Posterior.from_state_dict(load_shipped(path))
     names = ("hidden", "prior_scale", "epochs", "batch_size", "learning_rate")
     settings = Settings(**{name: getattr(params, name) for name in names})
     show = bar(f"{dataset}: Bayesian network", "step")

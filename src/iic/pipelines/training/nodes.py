@@ -1,47 +1,94 @@
-"""Nodes that train one network and say how good it is."""
+"""Nodes that train or fetch one network and say how good it is."""
 
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
-from iic.data.images import ImageSet
+from iic.data.images import ImageSet, check_sides, hold_out
 from iic.params import TrainingParams
 from iic.progress import bar
+from iic.shipped import FOLDER, check_shipped, load_shipped
+
+RECIPE = ("epochs", "batch_size", "micro_batch", "flip", "shift", "crop", "crop_epochs", "label_smoothing")
 
 
-def train_model(params: TrainingParams, train: ImageSet, card: dict, dataset: str) -> tuple[Any, dict]:
-    """The trained network and its learning curve with the seconds it took."""
+def checkpoint_path(project: Path, dataset: str) -> Path:
+    """Where the state of an interrupted training lies."""
+    return project / "data" / "06_models" / dataset / "training.checkpoint"
+
+
+def train_model(
+    params: TrainingParams, train: ImageSet, card: dict, dataset: str, project: Path | None = None
+) -> tuple[Any, dict]:
+    """The network and its learning curve with the seconds it took: trained here, shipped, or the user's own.
+
+    In a `project` folder an interrupted training goes on from its last epoch.
+    """
+    if params.weights == "trained":
+        return _train(params, train, card, dataset, project)
+    if params.weights == "shipped":
+        from iic.classifiers.networks import network_from_state
+
+        path = (project or Path()) / FOLDER / f"{dataset}.pt"
+        shipped = check_shipped(path, card["train"]["sha256"])
+        return network_from_state(load_shipped(path)), shipped["learning_curve"]
+    from iic.classifiers.own import check_forward, load_own
+
+    model = load_own((project or Path()) / params.weights, params.factory)
+    check_forward(model, tuple(card["shape_chw"]), len(card["train"]["images_per_class"]))
+    return model, {"seconds": 0.0, "dtype": "float32", "epochs": []}
+
+
+def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, project: Path | None) -> tuple[Any, dict]:
     import torch
 
-    from iic.classifiers.inference import best_dtype
+    from iic.classifiers.calibration import fit_temperature
+    from iic.classifiers.checkpoint import Checkpoint
+    from iic.classifiers.inference import best_dtype, predict_logits
     from iic.classifiers.networks import build_network
     from iic.classifiers.training import Recipe
     from iic.classifiers.training import train as fit
 
+    check_sides(train.images.shape[1:], f"A training image of '{dataset}'")
     torch.manual_seed(params.seed)
     classes = len(card["train"]["images_per_class"])
     model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, classes)
-    recipe = Recipe(**params.model_dump(exclude={"seed", "widths"}))
+    recipe = Recipe(**{name: getattr(params, name) for name in RECIPE})
+    rest, held = hold_out(train, params.n_validation, params.seed)
     dtype = best_dtype()
+    checkpoint = None
+    if project is not None:
+        made_from = {"params": params.model_dump(), "data": card["train"]["sha256"], "dtype": str(dtype)}
+        checkpoint = Checkpoint(checkpoint_path(project, dataset), made_from)
     start = time.perf_counter()
-    epochs = fit(model, train, recipe, seed=params.seed, dtype=dtype, progress=bar(f"{dataset}: training", "step"))
+    show = bar(f"{dataset}: training", "step")
+    epochs = fit(model, rest, recipe, seed=params.seed, dtype=dtype, checkpoint=checkpoint, progress=show)
     curve = {"seconds": time.perf_counter() - start, "dtype": str(dtype).removeprefix("torch."), "epochs": epochs}
+    if len(held):
+        model.temperature.fill_(
+            fit_temperature(predict_logits(model, torch.from_numpy(held.images)), torch.from_numpy(held.labels))
+        )
     return model, curve
 
 
 def measure_accuracy(model: Any, train: ImageSet, test: ImageSet) -> dict:
-    """Accuracy on both splits with 95 % intervals; one crop, no test-time augmentation."""
-    from iic.classifiers.inference import freeze
-    from iic.evaluation.scores import correct, proportion
+    """Accuracy on both splits with 95 % intervals, calibration; one crop, no test-time augmentation."""
+    import torch
+
+    from iic.classifiers.calibration import calibration
+    from iic.classifiers.inference import freeze, predict_logits
+    from iic.evaluation.scores import proportion
 
     frozen = freeze(model)
-    result = {"parameters": sum(p.numel() for p in model.parameters())}
+    temperature = model.temperature.item()
+    result = {"parameters": sum(p.numel() for p in model.parameters()), "temperature": temperature}
     for split, data in (("train", train), ("test", test)):
-        result[split] = {
-            **proportion(correct(frozen, data.images, data.labels, bar(f"{split} accuracy", "batch"))),
-            "n_images": len(data),
-        }
+        logits = predict_logits(frozen, torch.from_numpy(data.images), progress=bar(f"{split} accuracy", "batch"))
+        labels = torch.from_numpy(data.labels)
+        hits = (logits.argmax(1) == labels).numpy()
+        result[split] = {**proportion(hits), "n_images": len(data), **calibration(logits, labels, temperature)}
     return result
 
 

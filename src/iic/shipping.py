@@ -1,0 +1,84 @@
+"""Turn the newest run's networks into the weights that come with the project."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from iic.errors import UserError
+from iic.files import record_path
+from iic.shipped import FOLDER, load_shipped, ship
+
+TOLERANCE = 0.0005  # accuracy that float16 may cost: 0.05 percentage points
+
+
+def ship_network(catalog: Any, dataset: str, project: Path) -> Path:
+    """Write `weights/<dataset>.pt` and its card from the newest trained network; the path.
+
+    Raises:
+        UserError: no network was trained here, or float16 moves its test accuracy by more than `TOLERANCE`.
+    """
+    import torch
+
+    from iic.classifiers.inference import predicted_class
+    from iic.classifiers.networks import network_from_state
+
+    if not catalog.exists(f"{dataset}.model_accuracy"):
+        raise UserError(f"There is no {dataset}.model yet: run `kedro run --pipelines data_prep,training` first.")
+    model, test = catalog.load(f"{dataset}.model"), catalog.load(f"{dataset}.test")
+    measured, card = catalog.load(f"{dataset}.model_accuracy"), catalog.load(f"{dataset}.data_card")
+    made = _made(catalog, f"{dataset}.model")
+    recipe = made["parameters"][f"{dataset}.training"]
+    if recipe["weights"] != "trained":
+        raise UserError(
+            f"The newest {dataset}.model was not trained here (weights: {recipe['weights']}): train it first."
+        )
+    path = project / FOLDER / f"{dataset}.pt"
+    ship(
+        model.state_dict(),
+        path,
+        {
+            **_about(dataset, card, made),
+            "recipe": recipe,
+            "seed": recipe["seed"],
+            "accuracy": measured,
+            "learning_curve": catalog.load(f"{dataset}.learning_curve"),
+        },
+    )
+    classes = predicted_class(network_from_state(load_shipped(path)), torch.from_numpy(test.images))
+    halved = (classes.numpy() == test.labels).mean()
+    if abs(halved - measured["test"]["accuracy"]) > TOLERANCE + 1e-9:
+        path.unlink()
+        raise UserError(f"float16 moves the test accuracy of '{dataset}' to {halved:.4f}: its weights are not shipped.")
+    return path
+
+
+def ship_posterior(catalog: Any, dataset: str, project: Path) -> Path:
+    """Write `weights/<dataset>_bayesian.pt` and its card from the newest Bayesian network; the path."""
+    if not catalog.exists(f"{dataset}.bayesian_report"):
+        raise UserError(f"There is no {dataset}.posterior yet: run `kedro run --pipelines bayesian` first.")
+    card, made = catalog.load(f"{dataset}.data_card"), _made(catalog, f"{dataset}.posterior")
+    report, recipe = catalog.load(f"{dataset}.bayesian_report"), made["parameters"][f"{dataset}.bayesian"]
+    path = project / FOLDER / f"{dataset}_bayesian.pt"
+    about = {**_about(dataset, card, made), "recipe": recipe, "seed": recipe["seed"]}
+    ship(
+        catalog.load(f"{dataset}.posterior").state_dict(), path, {**about, "forced_accuracy": report["forced_accuracy"]}
+    )
+    return path
+
+
+def _about(dataset: str, card: dict, made: dict) -> dict:
+    return {
+        "dataset": dataset,
+        "source": card["source"],
+        "train_sha256": card["train"]["sha256"],
+        "test_sha256": card["test"]["sha256"],
+        "code": made["code"],
+        "date": made["date"],
+    }
+
+
+def _made(catalog: Any, name: str) -> dict:
+    """The record beside the newest version of a catalog entry."""
+    return json.loads(record_path(Path(catalog[name]._get_load_path())).read_text())

@@ -1,0 +1,138 @@
+"""A user's own network: a state dict with its factory, or a torch.export file."""
+
+import io
+import pickle
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import torch
+from conftest import kedro, make_project
+
+from iic.classifiers.own import check_export, check_forward, load_own
+from iic.errors import UserError
+
+MODULE = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(196, 10))
+
+def with_sigmoid():
+    return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Sigmoid(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(196, 10))
+
+def nothing():
+    return 3
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Holds own_networks.py, a state dict and an export file of the same network."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own_networks.py").write_text(MODULE)
+    sys.path.insert(0, str(folder))
+    from own_networks import build
+
+    torch.manual_seed(0)
+    model = build().eval()
+    torch.save(model.state_dict(), folder / "own.pt")
+    batch = torch.export.Dim("batch", min=1, max=4096)
+    program = torch.export.export(model, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, folder / "own.pt2")
+    yield folder, model
+    sys.path.remove(str(folder))
+
+
+def test_both_files_give_the_same_network(folder):
+    path, model = folder
+    pixels = torch.rand(5, 1, 28, 28) * 255
+    with torch.no_grad():
+        expected = model(pixels)
+        for loaded in (load_own(path / "own.pt", "own_networks:build"), load_own(path / "own.pt2", None)):
+            check_forward(loaded, (1, 28, 28), 10)
+            torch.testing.assert_close(loaded(pixels), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "factory", "message"),
+    [
+        ("missing.pt", "own_networks:build", "There is no file"),
+        ("own.pt", None, "is a state dict: give training.factory"),
+        ("own.pt", "own_networks:other", "cannot be imported"),
+        ("own.pt", "no_such_package:f", "cannot be imported"),
+        ("own.pt", "own_networks:nothing", "made a int"),
+    ],
+)
+def test_what_cannot_be_loaded_is_named(folder, name, factory, message):
+    with pytest.raises(UserError, match=message):
+        load_own(folder[0] / name, factory)
+
+
+def test_a_network_of_another_form_is_refused_before_it_is_used(folder):
+    with pytest.raises(UserError, match="does not take 2 images"):
+        check_forward(folder[1], (3, 32, 32), 10)
+    with pytest.raises(UserError, match=r"shape \(2, 7\)"):
+        check_forward(folder[1], (1, 28, 28), 7)
+
+
+class Bomb:
+    def __reduce__(self):
+        return exec, ("raise AssertionError('executed')",)
+
+
+def test_nothing_in_an_export_file_is_executed(folder, tmp_path):
+    path, _ = folder
+    for place in ("model/data/sample_inputs/model.pt", "model/data/constants/custom_obj_0"):
+        poisoned = tmp_path / "poisoned.pt2"
+        with zipfile.ZipFile(path / "own.pt2") as source, zipfile.ZipFile(poisoned, "w") as target:
+            for name in source.namelist():
+                if not name.endswith("sample_inputs/model.pt") or "sample" not in place:
+                    target.writestr(name, source.read(name))
+            buffer = io.BytesIO()
+            torch.save(Bomb(), buffer) if place.endswith(".pt") else pickle.dump(Bomb(), buffer)
+            target.writestr(place, buffer.getvalue())
+        with pytest.raises(UserError, match=r"holds (pickled|custom) objects"):
+            check_export(poisoned)
+    poisoned = tmp_path / "sizes.pt2"
+    with zipfile.ZipFile(path / "own.pt2") as source, zipfile.ZipFile(poisoned, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name).replace(b"Symbol('s", b"exec(1) or Symbol('s"))
+    with pytest.raises(UserError, match="unusual sizes"):
+        check_export(poisoned)
+
+
+def test_a_state_dict_with_code_in_it_is_refused(folder, tmp_path):
+    torch.save({"0.weight": Bomb()}, tmp_path / "bomb.pt")
+    with pytest.raises(UserError, match="is no state dict of what own_networks:build builds"):
+        load_own(tmp_path / "bomb.pt", "own_networks:build")
+
+
+SMALL = (
+    "digits.attribution.n_images=20,digits.attribution.budget=110,digits.attribution.superpixels=20,digits.evaluation.bootstrap=100,"
+    "digits.evaluation.noise_seeds=[0]"
+)
+
+
+def run(project, parameters, **environment) -> subprocess.CompletedProcess:
+    return kedro(
+        project, "run", "--pipelines", "evaluation", "--params", f"{SMALL},{parameters}", IIC_DATASETS="digits",
+        **environment,
+    )  # fmt: skip
+
+
+def test_a_whole_run_with_own_networks(folder, tmp_path):
+    path, _ = folder
+    project = make_project(tmp_path / "project")
+    own = f"digits.training.weights={path}/own.pt,digits.training.factory=own_networks:build"
+    result = run(project, own, PYTHONPATH=str(path))
+    assert result.returncode == 0, result.stderr
+    bad = f"digits.training.weights={path}/own.pt,digits.training.factory=own_networks:with_sigmoid"
+    refused = run(project, bad, PYTHONPATH=str(path))
+    assert refused.returncode != 0 and "LRP has no rule for layer 1 (Sigmoid)" in refused.stderr
+    exported = f"digits.training.weights={path}/own.pt2"
+    refused = run(project, exported)
+    assert refused.returncode != 0 and "LRP goes through the layers of an nn.Sequential" in refused.stderr
+    result = run(project, exported, IIC_METHODS="kernel_shap,random")
+    assert result.returncode == 0, result.stderr
