@@ -5,7 +5,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from iic.classifiers.inference import freeze, predict_logits
 from iic.classifiers.networks import build_network
-from iic.classifiers.training import Recipe, train
+from iic.classifiers.recipe import Recipe
+from iic.classifiers.training import train
 from iic.data.sources import load_digits
 from iic.errors import UserError
 

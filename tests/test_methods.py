@@ -5,7 +5,8 @@ from scipy import ndimage
 
 from iic.classifiers.inference import freeze, probabilities
 from iic.classifiers.networks import build_network
-from iic.classifiers.training import Recipe, train
+from iic.classifiers.recipe import Recipe
+from iic.classifiers.training import train
 from iic.data.sources import load_digits
 from iic.errors import UserError
 from iic.evaluation.scores import score

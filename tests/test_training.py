@@ -6,10 +6,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from iic.classifiers.augmentation import augment
 from iic.classifiers.checkpoint import Checkpoint
 from iic.classifiers.inference import logits, predicted_class
 from iic.classifiers.networks import build_network
-from iic.classifiers.training import Recipe, _pool_early, augment, train
+from iic.classifiers.recipe import Recipe
+from iic.classifiers.training import _pool_early, _seen, train
 from iic.data.images import ImageSet
 from iic.data.sources import load_digits
 from iic.errors import UserError
@@ -35,6 +37,34 @@ def test_shifts_are_windows_of_the_reflected_image_and_crops_of_the_image_itself
     assert len(windows_seen(images, padded, 12, recipe, epoch=1)) == 25
 
 
+def test_cutout_blanks_one_square_at_most_and_leaves_the_rest_alone():
+    images = torch.randint(0, 256, (200, 3, 20, 20), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    views = augment(images, 0, Recipe(epochs=1, flip=False, shift=0, cutout=6), torch.Generator().manual_seed(1))
+    mean = images.double().mean((0, 2, 3)).floor().to(torch.uint8)
+    blank = (views != images).any(1)  # (N, H, W)
+    for view, image, at in zip(views, images, blank, strict=True):
+        rows, columns = at.any(1).nonzero(), at.any(0).nonzero()
+        assert 0 < len(rows) <= 6 and 0 < len(columns) <= 6
+        square = view[:, rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        assert torch.equal(square, mean.view(3, 1, 1).expand_as(square))
+        assert torch.equal(view[:, ~at], image[:, ~at])
+
+
+def test_pruning_leaves_out_easy_images_only_and_keeps_the_gradient_unbiased():
+    losses = torch.linspace(0, 2, 1000) ** 2
+    recipe, generator = Recipe(epochs=10, prune=0.5), torch.Generator().manual_seed(0)
+    hard = losses >= losses.mean()
+    total = torch.zeros(1000)
+    for _ in range(400):
+        order, weights = _seen(losses, 3, recipe, generator)
+        assert len(order.unique()) == len(order) < 1000
+        total[order] += weights[order]
+    assert torch.equal(total[hard], torch.full((hard.sum(),), 400.0))
+    torch.testing.assert_close(total[~hard].mean(), torch.tensor(400.0), atol=4.0, rtol=0)
+    everyone = [_seen(losses, 9, recipe, generator), _seen(losses / 0, 3, recipe, generator)]
+    assert all(len(order) == 1000 and (weights == 1).all() for order, weights in everyone)
+
+
 @pytest.fixture(scope="module")
 def trained():
     data, test = load_digits()
@@ -43,7 +73,7 @@ def trained():
     def run(**options):
         torch.manual_seed(0)
         model = build_network([33.0], [78.0], widths=(8, 16, 16))
-        curve = train(model, some, Recipe(epochs=4, batch_size=100, flip=False), seed=0, **options)
+        curve = train(model, some, Recipe(epochs=4, batch_size=100, flip=False, prune=0.3), seed=0, **options)
         return model, curve
 
     return run, run(), test

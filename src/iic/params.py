@@ -50,6 +50,8 @@ class TrainingParams(Block):
     shift: int = Field(2, ge=0, le=8)
     crop: int = Field(28, ge=25)  # pixels a side; the network takes no smaller image
     crop_epochs: int = Field(0, ge=0)
+    cutout: int = Field(0, ge=0, le=16)
+    prune: float = Field(0.0, ge=0, lt=1)
     label_smoothing: float = Field(0.2, ge=0, lt=1)
     seed: int = Field(0, ge=0)
 

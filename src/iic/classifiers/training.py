@@ -1,86 +1,28 @@
 """Train one network: the whole dataset is one tensor, augmentation is vectorised, bfloat16 where the machine has it.
 
-Recipe: Jordan 2024 (arXiv 2404.00498) with Muon: whitened input, alternating flip, shifts, label smoothing, a learning
-rate that falls linearly to zero.
+Recipe: Jordan 2024 (arXiv 2404.00498) with Muon: whitened input, alternating flip, shifts, cutout (DeVries and Taylor
+2017, arXiv 1708.04552), label smoothing, a learning rate that falls linearly to zero; images that are easy by now sit
+out some epochs (Qin et al. 2024, InfoBatch, arXiv 2303.04947).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from iic.classifiers.augmentation import augment
 from iic.classifiers.checkpoint import Checkpoint
 from iic.classifiers.optimizers import FilterMuon, whitening_filters
+from iic.classifiers.recipe import Recipe
 from iic.data.images import ImageSet
 from iic.errors import UserError
 
 STATISTICS = 5000  # images that whitening and BatchNorm's final statistics are taken from
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Epochs, augmentation and learning rates of one training run.
-
-    Learning rates are per summed loss. `micro_batch` images go through the network at once, BatchNorm sees only them:
-    large enough for its statistics, small enough for the caches (and for malloc to reuse its memory). The first
-    `crop_epochs` epochs see windows of `crop` pixels a side only, which cost that much less.
-    """
-
-    epochs: int
-    batch_size: int = 2000
-    micro_batch: int = 125
-    flip: bool = True
-    shift: int = 2
-    crop: int = 28
-    crop_epochs: int = 0
-    label_smoothing: float = 0.2
-    filter_lr: float = 0.24
-    filter_momentum: float = 0.6
-    bias_lr: float = 0.053
-    head_lr: float = 0.67
-    weight_decay: float = 2e-6
-    whiten_bias_epochs: int = 3
-
-
-def augment(images: Tensor, epoch: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
-    """One epoch's view: random shifts with reflected borders; each image flipped in every other epoch.
-
-    Args:
-        images: uint8 (N, C, H, W), already flipped at random once when `recipe.flip`.
-
-    Returns:
-        uint8 (N, C, H, W), or (N, C, crop, crop) in the first `crop_epochs` epochs.
-    """
-    count, channels, height, width = images.shape
-    if recipe.flip and epoch % 2:
-        images = images.flip(-1)
-    cut = max(0, min(height, width) - recipe.crop) if epoch < recipe.crop_epochs else 0
-    pad = max(0, recipe.shift - cut // 2)  # a window smaller than the image shifts within it
-    if not cut and not pad:
-        return images
-    # reflect padding needs a float or bfloat16 tensor on the CPU; an index does the same for uint8
-    rows, columns = _reflected(height, pad), _reflected(width, pad)
-    places = cut + 2 * pad + 1
-    shifts = torch.randint(0, places, (count, 2), generator=generator)
-    shifted = images.new_empty(count, channels, height - cut, width - cut)
-    for dy in range(places):
-        for dx in range(places):
-            chosen = ((shifts[:, 0] == dy) & (shifts[:, 1] == dx)).nonzero().squeeze(1)
-            shifted[chosen] = images[chosen][:, :, rows[dy : dy + height - cut]][
-                :, :, :, columns[dx : dx + width - cut]
-            ]
-    return shifted
-
-
-def _reflected(size: int, pad: int) -> Tensor:
-    """Indices of a row of `size` pixels with `pad` reflected ones at each end: (size + 2 pad,)."""
-    index = torch.arange(-pad, size + pad).abs()
-    return torch.where(index >= size, 2 * (size - 1) - index, index)
+PRUNED_PART = 0.85  # of the epochs, rounded down, may leave easy images out; the others see all of them
 
 
 def train(
@@ -93,7 +35,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[dict[str, float]]:
-    """Train `model` in place; the learning curve, one row per epoch: epoch, loss (smoothed), accuracy (augmented).
+    """Train `model` in place; the learning curve by epoch: number, loss (smoothed), accuracy (augmented), images seen.
 
     Args:
         model: from `build_network`, just built.
@@ -117,45 +59,62 @@ def train(
     pooled_first, first = _pool_early(model), next(m for m in model if isinstance(m, nn.Conv2d))
     steps_per_epoch = math.ceil(len(images) / recipe.batch_size)
     optimizers = _optimizers(model, recipe)
-    curve = _resume(checkpoint, model, optimizers, generator)
+    losses = torch.full((len(images),), math.inf)
+    curve = _resume(checkpoint, model, optimizers, generator, losses)
     total = recipe.epochs * steps_per_epoch
     pooled_first.train()
     for step in progress(range(len(curve) * steps_per_epoch, total)):
         epoch, batch = divmod(step, steps_per_epoch)
         if batch == 0:
             view = augment(images, epoch, recipe, generator)
-            order = torch.randperm(len(images), generator=generator)
+            order, weights = _seen(losses, epoch, recipe, generator)
+            batches = order.tensor_split(steps_per_epoch)
             sums = torch.zeros(2)
         _set_rates(optimizers, step / total, step / (recipe.whiten_bias_epochs * steps_per_epoch))
         first.bias.requires_grad_(epoch < recipe.whiten_bias_epochs)  # saves a pass back through the largest images
         pooled_first.zero_grad(set_to_none=True)
-        for chosen in order[batch * recipe.batch_size : (batch + 1) * recipe.batch_size].split(recipe.micro_batch):
-            sums += _backward(pooled_first, view[chosen], labels[chosen], recipe, dtype)
+        for chosen in batches[batch].tensor_split(math.ceil(len(batches[batch]) / recipe.micro_batch)):
+            losses[chosen], hits = _backward(pooled_first, view[chosen], labels[chosen], weights[chosen], recipe, dtype)
+            sums += torch.stack([losses[chosen], hits]) @ weights[chosen]
         for optimizer in optimizers:
             optimizer.step()
         if batch == steps_per_epoch - 1:
             mean_loss, accuracy = (sums / len(images)).tolist()
             if not math.isfinite(mean_loss):
                 raise UserError(f"The training loss is no longer finite in epoch {epoch + 1}: use a larger batch_size.")
-            curve.append({"epoch": epoch + 1, "loss": mean_loss, "accuracy": accuracy})
+            curve.append({"epoch": epoch + 1, "loss": mean_loss, "accuracy": accuracy, "images": len(order)})
             if checkpoint is not None:
-                checkpoint.save(_state(model, optimizers, generator, curve))
+                checkpoint.save(_state(model, optimizers, generator, losses, curve))
     _settle(pooled_first, sample, recipe.micro_batch)
     model.eval()
     return curve
 
 
-def _state(model: nn.Module, optimizers: list, generator: torch.Generator, curve: list) -> dict:
+def _seen(losses: Tensor, epoch: int, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """One epoch's images in random order (n,), and each image's weight (N,), which keeps the gradient unbiased."""
+    order, weights = torch.randperm(len(losses), generator=generator), torch.ones(len(losses))
+    if not recipe.prune or epoch >= int(PRUNED_PART * recipe.epochs) or not losses.isfinite().all():
+        return order, weights
+    easy = losses < losses.mean()
+    dropped = easy & (torch.rand(len(losses), generator=generator) < recipe.prune)
+    weights[easy] = 1 / (1 - recipe.prune)
+    return order[~dropped[order]], weights
+
+
+def _state(model: nn.Module, optimizers: list, generator: torch.Generator, losses: Tensor, curve: list) -> dict:
     """Everything that the next epoch depends on."""
     return {
         "model": model.state_dict(),
         "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         "generator": generator.get_state(),
+        "losses": losses,
         "curve": curve,
     }
 
 
-def _resume(checkpoint: Checkpoint | None, model: nn.Module, optimizers: list, generator: torch.Generator) -> list:
+def _resume(
+    checkpoint: Checkpoint | None, model: nn.Module, optimizers: list, generator: torch.Generator, losses: Tensor
+) -> list:
     """Put everything back as it was after the last whole epoch; the learning curve up to there, [] at the start."""
     state = None if checkpoint is None else checkpoint.load()
     if state is None:
@@ -164,6 +123,7 @@ def _resume(checkpoint: Checkpoint | None, model: nn.Module, optimizers: list, g
     for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
         optimizer.load_state_dict(saved)
     generator.set_state(state["generator"])
+    losses.copy_(state["losses"])
     return state["curve"]
 
 
@@ -185,13 +145,15 @@ def _pool_early(model: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _backward(model: nn.Module, pixels: Tensor, labels: Tensor, recipe: Recipe, dtype: torch.dtype) -> Tensor:
-    """Add the gradients of one micro-batch; returns (summed loss, number of correct predictions)."""
+def _backward(
+    model: nn.Module, pixels: Tensor, labels: Tensor, weights: Tensor, recipe: Recipe, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Add the gradients of one micro-batch; each image's loss (n,), and 1 where its class was named, else 0 (n,)."""
     with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
         logits = model(pixels.float().contiguous(memory_format=torch.channels_last))
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing, reduction="sum")
-    loss.backward()
-    return torch.tensor([loss.item(), (logits.argmax(1) == labels).sum().item()])
+    losses = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing, reduction="none")
+    (losses @ weights).backward()
+    return losses.detach(), (logits.argmax(1) == labels).float()
 
 
 def _whiten(model: nn.Sequential, images: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,6 @@ from iic.data.images import ImageSet, check_sides, hold_out
 from iic.params import TrainingParams
 from iic.progress import bar
 from iic.shipped import FOLDER, check_shipped, load_shipped
-
-RECIPE = ("epochs", "batch_size", "micro_batch", "flip", "shift", "crop", "crop_epochs", "label_smoothing")
 
 
 def checkpoint_path(project: Path, dataset: str) -> Path:
@@ -48,14 +47,14 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
     from iic.classifiers.checkpoint import Checkpoint
     from iic.classifiers.inference import best_dtype, predict_logits
     from iic.classifiers.networks import build_network
-    from iic.classifiers.training import Recipe
+    from iic.classifiers.recipe import Recipe
     from iic.classifiers.training import train as fit
 
     check_sides(train.images.shape[1:], f"A training image of '{dataset}'")
     torch.manual_seed(params.seed)
     classes = len(card["train"]["images_per_class"])
     model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, classes)
-    recipe = Recipe(**{name: getattr(params, name) for name in RECIPE})
+    recipe = Recipe(**{f.name: getattr(params, f.name) for f in fields(Recipe) if hasattr(params, f.name)})
     rest, held = hold_out(train, params.n_validation, params.seed)
     dtype = best_dtype()
     checkpoint = None

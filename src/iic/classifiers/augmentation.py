@@ -1,0 +1,57 @@
+"""One epoch's view of all training images, made at once: flips, shifts, windows, blank squares; uint8 stays uint8."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from iic.classifiers.recipe import Recipe
+
+
+def augment(images: Tensor, epoch: int, recipe: Recipe, generator: torch.Generator) -> Tensor:
+    """One epoch's view: random shifts with reflected borders, a blank square; each image flipped in every other epoch.
+
+    Args:
+        images: uint8 (N, C, H, W), already flipped at random once when `recipe.flip`.
+
+    Returns:
+        uint8 (N, C, H, W), or (N, C, crop, crop) in the first `crop_epochs` epochs.
+    """
+    count, channels, height, width = images.shape
+    if recipe.flip and epoch % 2:
+        images = images.flip(-1)
+    cut = max(0, min(height, width) - recipe.crop) if epoch < recipe.crop_epochs else 0
+    pad = max(0, recipe.shift - cut // 2)  # a window smaller than the image shifts within it
+    if not cut and not pad:
+        return _cut_out(images, recipe.cutout, generator)
+    # reflect padding needs a float or bfloat16 tensor on the CPU; an index does the same for uint8
+    rows, columns = _reflected(height, pad), _reflected(width, pad)
+    places = cut + 2 * pad + 1
+    shifts = torch.randint(0, places, (count, 2), generator=generator)
+    shifted = images.new_empty(count, channels, height - cut, width - cut)
+    for dy in range(places):
+        for dx in range(places):
+            chosen = ((shifts[:, 0] == dy) & (shifts[:, 1] == dx)).nonzero().squeeze(1)
+            shifted[chosen] = images[chosen][:, :, rows[dy : dy + height - cut]][
+                :, :, :, columns[dx : dx + width - cut]
+            ]
+    return _cut_out(shifted, recipe.cutout, generator)
+
+
+def _cut_out(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """A square of `side` pixels, centred anywhere in each image, in the mean colour of them all."""
+    if not side:
+        return images
+    count, _, height, width = images.shape
+    top = torch.randint(0, height, (count, 1), generator=generator) - side // 2
+    left = torch.randint(0, width, (count, 1), generator=generator) - side // 2
+    y, x = torch.arange(height), torch.arange(width)
+    blank = ((y >= top) & (y < top + side))[:, :, None] & ((x >= left) & (x < left + side))[:, None]  # (N, H, W)
+    mean = images.sum((0, 2, 3), dtype=torch.int64) // (count * height * width)
+    return torch.where(blank[:, None], mean.to(images.dtype).view(1, -1, 1, 1), images)
+
+
+def _reflected(size: int, pad: int) -> Tensor:
+    """Indices of a row of `size` pixels with `pad` reflected ones at each end: (size + 2 pad,)."""
+    index = torch.arange(-pad, size + pad).abs()
+    return torch.where(index >= size, 2 * (size - 1) - index, index)
