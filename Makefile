@@ -20,7 +20,7 @@ lint: $(READY)
 viz: $(READY)
 	$(BIN)/kedro viz run
 
-# ARGS="--seeds 0 --plain-epochs 1" makes it shorter; the real CIFAR-10 is needed
+# ARGS="--runs cifar10:0 --plain-minutes 20" makes it shorter; the real CIFAR-10 is needed
 bench-training: $(READY)
 	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/training.py $(ARGS)
 
