@@ -45,6 +45,7 @@ def test_a_run_ships_and_a_run_uses_what_was_shipped(finished_run, tmp_path):
     project, _ = finished_run
     shutil.copytree(project, tmp_path / "project")
     project = tmp_path / "project"
+    shutil.rmtree(project / FOLDER, ignore_errors=True)  # those of the repository
     shipped = kedro(project, "ship", "digits", "shapes")
     assert shipped.returncode == 0, shipped.stderr
     assert {p.name for p in (project / FOLDER).glob("*.pt")} == {"digits.pt", "digits_bayesian.pt", "shapes.pt"}
@@ -65,3 +66,14 @@ def test_a_run_ships_and_a_run_uses_what_was_shipped(finished_run, tmp_path):
         file.write(b"x")
     refused = kedro(clone, "run", "--params", small, IIC_DATASETS="digits", IIC_METHODS="lrp,random")
     assert refused.returncode != 0 and "is not the file that its model card describes" in refused.stderr
+
+
+def test_the_weights_of_the_repository_serve_a_run_without_training(tmp_path):
+    clone = make_project(tmp_path / "clone")
+    small = "digits.training.weights=shipped,digits.attribution.n_images=10"
+    words = ("run", "--pipeline", "evaluation", "--params", small)
+    result = kedro(clone, *words, IIC_DATASETS="digits", IIC_METHODS="lrp,random")
+    assert result.returncode == 0, result.stderr
+    assert "training:" not in result.stderr
+    (report,) = (clone / "data/08_reporting/digits/accuracy_report.json").glob("*/accuracy_report.json")
+    assert json.loads(report.read_text())["model"]["test"]["accuracy"] >= 0.985
