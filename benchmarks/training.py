@@ -5,18 +5,16 @@
 
 The first table gives accuracy, seconds, and how often bfloat16 names float32's class, by dataset, over its seeds. The
 second is CIFAR-10's: accuracy on test, seconds, floating-point operations, and their rate as a share of the rate of the
-machine's best convolution. "To 93 %" is the recipe with the changes of `TO_93`; the plain loop (float32, Adam,
-DataLoader, batch 128) runs until 93 % test too, and their times are compared. It stops after `--plain-minutes`; its
-time and the ratio are lower bounds then, and marked so. VGG-16-BN (SGD, batch 128, 250 epochs, the original study's
-recipe) is timed for `--vgg-batches` batches, multiplied, and compared with the whole recipe.
+machine's best convolution. The plain loop (float32, Adam, DataLoader, batch 128) runs until 93 % test, and its time is
+compared with the recipe's median. It stops after the epoch in which `--plain-minutes` are over; its time and the ratio
+are lower bounds then, and marked so. VGG-16-BN (SGD, batch 128, 250 epochs, the original study's recipe) is timed for
+`--vgg-batches` batches and multiplied.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import time
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +34,6 @@ from iic.progress import bar
 from iic.selection import configured_parameters
 
 GOAL_PLAIN, GOAL = 0.93, 0.94
-TO_93 = {"epochs": 10, "crop_epochs": 2, "shift": 2, "cutout": 0}
 VGG_EPOCHS, VGG_BATCH = 250, 128
 
 
@@ -70,9 +67,9 @@ def classes(model: nn.Module, data: ImageSet, dtype: torch.dtype = torch.float32
     return predicted_class(freeze(model, dtype), torch.from_numpy(data.images)).numpy()
 
 
-def ours(params: TrainingParams, data: tuple[ImageSet, ImageSet, dict], dataset: str, **changes: Any) -> dict:
+def ours(params: TrainingParams, data: tuple[ImageSet, ImageSet, dict], dataset: str, seed: int) -> dict:
     """One training with the project's recipe: its accuracies, seconds and floating-point operations."""
-    params = params.model_copy(update=changes)
+    params = params.model_copy(update={"seed": seed})
     train, test, card = data
     model, curve = train_model(params, train, card, dataset)
     side = train.images.shape[-1]
@@ -110,7 +107,7 @@ def plain_loop(widths: tuple, data: tuple[ImageSet, ImageSet, dict], minutes: fl
     images = Augmented(torch.from_numpy(train.images), torch.from_numpy(train.labels))
     loader = DataLoader(images, batch_size=128, shuffle=True)
     seconds, done, reached = 0.0, 0, 0.0
-    while seconds < 60 * minutes and reached < GOAL_PLAIN:
+    while not done or (seconds < 60 * minutes and reached < GOAL_PLAIN):
         start = time.perf_counter()
         model.train()
         for pixels, labels in bar(f"plain loop, epoch {done + 1}", "batch")(loader):
@@ -146,26 +143,26 @@ def vgg_epoch_seconds(data: ImageSet, batches: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     every = [f"{dataset}:{seed}" for dataset in ("digits", "shapes", "mnist", "cifar10") for seed in range(3)]
-    parser.add_argument("--runs", nargs="*", default=every, help="dataset:seed, of each dataset one at least")
+    parser.add_argument("--runs", nargs="*", default=every, help="dataset:seed, one of cifar10 at least")
     parser.add_argument("--plain-minutes", type=float, default=600)
     parser.add_argument("--vgg-batches", type=int, default=10)
     arguments = parser.parse_args()
     runs = [(dataset, int(seed)) for dataset, _, seed in (run.partition(":") for run in arguments.runs)]
-    datasets = list(dict.fromkeys([dataset for dataset, _ in runs] + ["cifar10"]))
+    datasets = list(dict.fromkeys(dataset for dataset, _ in runs))
+    if "cifar10" not in datasets:
+        parser.error("--runs names no run of cifar10, such as cifar10:0: the comparison is with it.")
     blocks = check_parameters(configured_parameters(), datasets)
     results: dict[str, list[dict]] = {dataset: [] for dataset in datasets}
     data = prepare_data(blocks["cifar10"]["data"], "cifar10")
-    params = blocks["cifar10"]["training"]
     peak = convolution_peak(best_dtype())
     vgg = vgg_epoch_seconds(data[0], arguments.vgg_batches) * VGG_EPOCHS
     for dataset, seed in runs:
         images = data if dataset == "cifar10" else prepare_data(blocks[dataset]["data"], dataset)
-        results[dataset].append(ours(blocks[dataset]["training"], images, dataset, seed=seed))
+        results[dataset].append(ours(blocks[dataset]["training"], images, dataset, seed))
         print(f"{dataset}, seed {seed}: {results[dataset][-1]}", flush=True)
-    short = ours(params, data, "cifar10", **TO_93)
-    plain = plain_loop(params.widths, data, arguments.plain_minutes)
+    plain = plain_loop(blocks["cifar10"]["training"].widths, data, arguments.plain_minutes)
     print_accuracies(results)
-    print_comparison(results["cifar10"], short, plain, vgg, peak)
+    print_comparison(results["cifar10"], plain, vgg, peak)
 
 
 def mean_and_spread(values: list[float]) -> str:
@@ -178,25 +175,18 @@ def print_accuracies(results: dict[str, list[dict]]) -> None:
     """The table of all datasets."""
     print("\n| dataset | seeds | test | train | seconds (median) | same class in bfloat16 |\n|---|---|---|---|---|---|")
     for dataset, runs in results.items():
-        if runs:
-            cells = [mean_and_spread([run[split] for run in runs]) for split in ("test", "train", "bfloat16")]
-            seconds = np.median([run["seconds"] for run in runs])
-            print(f"| `{dataset}` | {len(runs)} | {cells[0]} | {cells[1]} | {seconds:.0f} | {cells[2]} |")
+        cells = [mean_and_spread([run[split] for run in runs]) for split in ("test", "train", "bfloat16")]
+        seconds = np.median([run["seconds"] for run in runs])
+        print(f"| `{dataset}` | {len(runs)} | {cells[0]} | {cells[1]} | {seconds:.0f} | {cells[2]} |")
 
 
-def print_comparison(runs: list[dict], short: dict, plain: dict, vgg: float, peak: float) -> None:
-    """CIFAR-10's table and the summary line."""
+def print_comparison(runs: list[dict], plain: dict, vgg: float, peak: float) -> None:
+    """CIFAR-10's table and the summary line; `>` marks a bound that was reached without the goal."""
+    seconds, test = np.median([run["seconds"] for run in runs]), np.mean([run["test"] for run in runs])
     bound = "" if plain["test"] >= GOAL_PLAIN else ">"
-    if short["test"] < GOAL_PLAIN:
-        print(
-            f"The recipe to 93 % reaches {short['test']:.4f} only: the ratio to the plain loop compares unlike things."
-        )
-    ratio = plain["seconds"] / short["seconds"]
-    rows = [
-        *[("this project's recipe", run, "", "") for run in runs],
-        ("this project's recipe to 93 %", short, "", ""),
-        (f"plain loop, {plain['epochs']} epochs", plain, bound, f"{bound}{ratio:.1f}"),
-    ]
+    ratio = f"{bound}{plain['seconds'] / seconds:.1f}"
+    rows = [*[("this project's recipe", run, "", "") for run in runs],
+            (f"plain loop, {plain['epochs']} epochs", plain, bound, ratio)]  # fmt: skip
     print(f"\nmeasured convolution peak ({str(best_dtype()).removeprefix('torch.')}): {peak / 1e9:.0f} GFLOP/s")
     print("| training on cifar10 | test | seconds | FLOP | share of peak | ratio |")
     print("|---|---|---|---|---|---|")
@@ -204,11 +194,10 @@ def print_comparison(runs: list[dict], short: dict, plain: dict, vgg: float, pea
         share = run["flops"] / run["seconds"] / peak
         cells = [name, f"{run['test']:.4f}", f"{mark}{run['seconds']:.0f}", f"{run['flops']:.2e}", f"{share:.0%}", last]
         print(f"| {' | '.join(cells)} |")
-    test = np.mean([run["test"] for run in runs]) if runs else math.nan
-    minutes = np.median([run["seconds"] for run in runs]) / 60 if runs else math.nan
-    print(f"| VGG-16-BN, {VGG_EPOCHS} epochs (extrapolated) | not run | {vgg:.0f} | | | {vgg / minutes / 60:.0f} |")
-    reached = "" if test >= GOAL else ">"
-    print(f"cifar10: {reached}{minutes:.1f} min, {bound}{ratio:.1f} x")
+    print(f"| VGG-16-BN, {VGG_EPOCHS} epochs (extrapolated) | not run | {vgg:.0f} | | | {vgg / seconds:.0f} |")
+    if test < GOAL_PLAIN:
+        print(f"The recipe reaches {test:.4f}: the ratio to the plain loop is not between two trainings to 93 %.")
+    print(f"cifar10: {'' if test >= GOAL else '>'}{seconds / 60:.1f} min, {ratio} x")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT, kedro, make_project
 
 from iic.errors import UserError
-from iic.shipped import FOLDER, card_path, check_shipped, load_shipped, ship
+from iic.shipped import FOLDER, as_shipped, card_path, check_shipped, load_shipped, ship
 
 SHIPPED = sorted((ROOT / FOLDER).glob("*.pt"))
 
@@ -21,6 +21,7 @@ def test_weights_come_back_and_an_altered_file_is_refused(tmp_path):
     loaded = load_shipped(path)
     assert torch.equal(loaded["large"], state["large"].half().float())
     assert torch.equal(loaded["small"], state["small"]) and loaded["count"] == 3
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in as_shipped(state).items())
     with pytest.raises(UserError, match="trained on other images"):
         check_shipped(path, "xyz")
     content = bytearray(path.read_bytes())

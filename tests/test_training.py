@@ -1,4 +1,5 @@
 import math
+import time
 
 import numpy as np
 import pytest
@@ -154,6 +155,20 @@ def test_an_interrupted_training_goes_on_and_ends_in_the_same_weights(trained, t
     assert curve == curve_again
     for left, right in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(left, right)
+
+
+def test_the_seconds_of_an_interrupted_training_count(tmp_path):
+    path = tmp_path / "training.checkpoint"
+    first = Checkpoint(path, {"seed": 0})
+    time.sleep(0.2)
+    first.save({"curve": []})
+    second, other = Checkpoint(path, {"seed": 0}), Checkpoint(path, {"seed": 1})
+    assert second.load() == {"curve": []} and other.load() is None
+    assert second.earlier_seconds >= 0.2 and other.earlier_seconds == 0
+    second.save({"curve": []})
+    third = Checkpoint(path, {"seed": 0})
+    third.load()
+    assert third.earlier_seconds > second.earlier_seconds
 
 
 def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(trained, tmp_path):

@@ -49,9 +49,9 @@ class TrainingParams(Block):
     flip: bool = False
     shift: int = Field(2, ge=0, le=8)
     crop: int = Field(28, ge=25)  # pixels a side; the network takes no smaller image
-    crop_epochs: int = Field(0, ge=0)
-    cutout: int = Field(0, ge=0, le=16)
-    prune: float = Field(0.0, ge=0, lt=1)
+    crop_epochs: int = Field(0, ge=0)  # so many first epochs see windows of `crop` pixels only
+    cutout: int = Field(0, ge=0, le=16)  # side of the square that is blanked in each image, pixels
+    prune: float = Field(0.0, ge=0, lt=1)  # share of the images with a loss below the mean that an epoch leaves out
     label_smoothing: float = Field(0.2, ge=0, lt=1)
     seed: int = Field(0, ge=0)
 

@@ -13,6 +13,11 @@ from iic.files import sha256, write_whole
 FOLDER = Path("weights")
 
 
+def as_shipped(state: dict) -> dict:
+    """The tensors as `load_shipped` will give them back: large ones rounded to float16, in float32."""
+    return {name: _restored(_halved(tensor)) for name, tensor in state.items()}
+
+
 def ship(state: dict, path: Path, card: dict[str, Any]) -> None:
     """Write the tensors to `path`, large ones as float16, and the card with the file's sha256 to `<path>.json`.
 
@@ -33,6 +38,10 @@ def ship(state: dict, path: Path, card: dict[str, Any]) -> None:
 def _halved(tensor):
     """float16 where it saves something: statistics and biases are few and stay exact."""
     return tensor.half() if tensor.is_floating_point() and tensor.numel() > 1000 else tensor
+
+
+def _restored(tensor):
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def card_path(path: Path) -> Path:
@@ -72,4 +81,4 @@ def load_shipped(path: Path) -> dict:
     import torch
 
     state = torch.load(path, map_location="cpu", weights_only=True)
-    return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
+    return {name: _restored(tensor) for name, tensor in state.items()}

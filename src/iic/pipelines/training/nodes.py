@@ -54,7 +54,7 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
     torch.manual_seed(params.seed)
     classes = len(card["train"]["images_per_class"])
     model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, classes)
-    recipe = Recipe(**{f.name: getattr(params, f.name) for f in fields(Recipe) if hasattr(params, f.name)})
+    recipe = Recipe(**params.model_dump(include={field.name for field in fields(Recipe)}))
     rest, held = hold_out(train, params.n_validation, params.seed)
     dtype = best_dtype()
     checkpoint = None
@@ -64,7 +64,8 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
     start = time.perf_counter()
     show = bar(f"{dataset}: training", "step")
     epochs = fit(model, rest, recipe, seed=params.seed, dtype=dtype, checkpoint=checkpoint, progress=show)
-    curve = {"seconds": time.perf_counter() - start, "dtype": str(dtype).removeprefix("torch."), "epochs": epochs}
+    seconds = time.perf_counter() - start + (0.0 if checkpoint is None else checkpoint.earlier_seconds)
+    curve = {"seconds": seconds, "dtype": str(dtype).removeprefix("torch."), "epochs": epochs}
     if len(held):
         model.temperature.fill_(
             fit_temperature(predict_logits(model, torch.from_numpy(held.images)), torch.from_numpy(held.labels))
