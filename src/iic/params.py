@@ -53,6 +53,7 @@ class TrainingParams(Block):
     cutout: int = Field(0, ge=0, le=16)  # side of the square that is blanked in each image, pixels
     prune: float = Field(0.0, ge=0, lt=1)  # share of the images with a loss below the mean that an epoch leaves out
     label_smoothing: float = Field(0.2, ge=0, lt=1)
+    filter_lr: PositiveFloat = 0.24  # Muon's rate at the start: the angle of a step, so the smaller the batch, the smaller
     seed: int = Field(0, ge=0)
 
 
