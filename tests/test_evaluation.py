@@ -11,7 +11,7 @@ from iic.evaluation.degradation import keep_only, tied_share, top_pixels
 from iic.evaluation.fills import mean_colour, salt_and_pepper
 from iic.evaluation.scores import score
 from iic.evaluation.statistics import bootstrap_interval, wilson_interval
-from iic.explainers.methods import Attributions
+from iic.explainers.attributions import Attributions
 from iic.params import EvaluationParams
 
 

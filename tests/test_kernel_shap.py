@@ -4,11 +4,13 @@ from math import comb
 import numpy as np
 import pytest
 import shap
+from captum.attr import KernelShap
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iic.errors import UserError
-from iic.explainers.kernel_shap import draw_coalitions, shapley_values
+from iic.explainers.coalitions import allocate, draw_coalitions, kernel_mass
+from iic.explainers.kernel_shap import PairedValues, shapley_values, weighted_shapley_values
 
 
 def game(m: int, seed: int):
@@ -29,29 +31,43 @@ def by_permutations(value, m: int) -> np.ndarray:
     return phi / len(orders)
 
 
-def solve(value, m: int, budget: int, seed: int = 0) -> np.ndarray:
-    masks, weights = draw_coalitions(m, budget, np.random.default_rng(seed))
-    return shapley_values(masks, value(masks), weights, value(np.zeros(m, bool)), value(np.ones(m, bool)))
-
-
-@pytest.mark.parametrize("m", [2, 3, 4, 5, 6, 7])
-def test_with_every_mask_it_is_exact(m):
-    value = game(m, m)
-    np.testing.assert_allclose(solve(value, m, 2**m - 2), by_permutations(value, m), atol=1e-8)
-
-
-@pytest.mark.parametrize("m", [8, 9, 10])
-def test_with_every_mask_it_is_the_enumerated_sum(m):
-    value = game(m, m)
+def by_enumeration(value, m: int) -> np.ndarray:
     masks = (np.arange(2**m)[:, None] >> np.arange(m)) & 1 == 1
-    expected = np.zeros(m)
+    phi = np.zeros(m)
     for i in range(m):
         without = masks[~masks[:, i]]
         joined = without.copy()
         joined[:, i] = True
         share = np.array([1 / (m * comb(m - 1, size)) for size in without.sum(1)])
-        expected[i] = (share * (value(joined) - value(without))).sum()
-    np.testing.assert_allclose(solve(value, m, 2**m), expected, atol=1e-8)
+        phi[i] = (share * (value(joined) - value(without))).sum()
+    return phi
+
+
+def answers(value, m: int, budget: int, seed: int = 0, power: float = 0.5) -> PairedValues:
+    drawn = draw_coalitions(m, budget, np.random.default_rng(seed), power)
+    z = drawn.masks
+    return PairedValues(drawn, value(z), value(~z), float(value(np.zeros(m, bool))), float(value(np.ones(m, bool))))
+
+
+def solve(value, m: int, budget: int, seed: int = 0, power: float = 0.5):
+    values, errors = shapley_values([answers(value, m, budget, seed, power)])
+    return values[0], errors[0]
+
+
+@pytest.mark.parametrize("m", [2, 3, 4, 5, 6, 7])
+def test_with_every_mask_it_is_exact_and_knows_it(m):
+    value = game(m, m)
+    values, errors = solve(value, m, 2**m - 2)
+    np.testing.assert_allclose(values, by_permutations(value, m), atol=1e-8)
+    assert (errors == 0).all()
+
+
+@pytest.mark.parametrize("m", [8, 9, 10])
+def test_with_every_mask_it_is_the_enumerated_sum(m):
+    value = game(m, m)
+    values, errors = solve(value, m, 2**m)
+    np.testing.assert_allclose(values, by_enumeration(value, m), atol=1e-8)
+    assert (errors == 0).all()
 
 
 def test_the_shap_package_agrees_on_the_same_masks():
@@ -60,38 +76,114 @@ def test_the_shap_package_agrees_on_the_same_masks():
     theirs = explainer.shap_values(np.ones((1, m)), nsamples=200, l1_reg=False, silent=True)[0]
     masks = explainer.synth_data[: explainer.nsamples].astype(bool)
     weights = explainer.kernelWeights[: explainer.nsamples]
-    ours = shapley_values(masks, value(masks), weights, value(np.zeros(m)), value(np.ones(m)))
+    ours = weighted_shapley_values(masks, value(masks), weights, value(np.zeros(m)), value(np.ones(m)))
     np.testing.assert_allclose(ours, theirs, atol=1e-8)
 
 
-@given(m=st.integers(2, 30), extra=st.integers(0, 400), seed=st.integers(0, 9))
+def test_captum_agrees_on_the_same_masks():
+    """Captum weighs none and all a million times more instead of eliminating; its masks are recorded as it asks."""
+    import torch
+
+    m, value = 8, game(8, 2)
+    asked = []
+
+    def forward(z):
+        asked.append(z.numpy().astype(bool))
+        return torch.from_numpy(value(asked[-1]))
+
+    torch.manual_seed(0)
+    inputs = torch.ones(1, m, dtype=torch.float64)
+    theirs = KernelShap(forward).attribute(inputs, n_samples=60, perturbations_per_eval=1).numpy()[0]
+    masks = np.concatenate(asked[1:])
+    inner = masks[masks.any(1) & ~masks.all(1)]
+    ours = weighted_shapley_values(
+        inner, value(inner), np.ones(len(inner)), value(np.zeros(m)), value(np.ones(m))
+    )  # Captum draws by the kernel and weighs every mask alike
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_paired_and_unpaired_regressions_are_the_same():
+    m, value = 12, game(12, 3)
+    found = answers(value, m, 200)
+    z, w = found.coalitions.masks, found.coalitions.weights
+    both, weights = np.concatenate([z, ~z]), np.concatenate([w, w])
+    expected = weighted_shapley_values(both, value(both), weights, found.nothing, found.everything)
+    np.testing.assert_allclose(shapley_values([found])[0][0], expected, atol=1e-10)
+
+
+def test_images_of_different_sizes_are_solved_together_as_alone():
+    found = [answers(game(m, m), m, 150, seed=m) for m in (5, 12, 9)]
+    together = shapley_values(found)
+    for i, one in enumerate(found):
+        alone = shapley_values([one])
+        np.testing.assert_allclose(together[0][i], alone[0][0], atol=1e-10)
+        np.testing.assert_allclose(together[1][i], alone[1][0], atol=1e-10)
+
+
+@given(m=st.integers(2, 30), extra=st.integers(0, 400), seed=st.integers(0, 9), power=st.sampled_from([0.0, 0.5, 1.0]))
 @settings(max_examples=60, deadline=None)
-def test_masks_are_paired_proper_and_weigh_the_whole_kernel(m, extra, seed):
+def test_pairs_are_proper_different_and_weigh_the_whole_kernel(m, extra, seed, power):
     budget = min(2 * m, 2**m - 2) + extra
-    masks, weights = draw_coalitions(m, budget, np.random.default_rng(seed))
-    assert len(masks) <= budget
+    drawn = draw_coalitions(m, budget, np.random.default_rng(seed), power)
+    masks = drawn.masks
+    assert len(masks) == min(budget // 2, 2 ** (m - 1) - 1)
     assert masks.any(1).all() and not masks.all(1).any()
-    left, right = sorted(map(bytes, masks)), sorted(map(bytes, ~masks))
-    assert left == right
-    sizes = np.arange(1, m)
-    assert weights.sum() == pytest.approx(((m - 1) / (sizes * (m - sizes))).sum())
+    both = np.concatenate([masks, ~masks])
+    assert len(np.unique(both, axis=0)) == len(both)
+    assert drawn.weights.sum() == pytest.approx(kernel_mass(m).sum())
+    assert ((drawn.sampled > 0) & (drawn.sampled <= 1)).all()
 
 
-def test_sampling_is_unbiased_and_converges():
+def test_allocation_is_proportional_and_never_more_than_there_is():
+    assert allocate(10, np.array([1.0, 1.0]), [100, 100]) == [5, 5]
+    assert allocate(10, np.array([3.0, 1.0, 1.0]), [2, 100, 100]) == [2, 4, 4]
+    assert allocate(7, np.array([1.0, 1.0, 1.0]), [1, 2, 4]) == [1, 2, 4]
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_sampling_is_unbiased_and_converges(power):
     m, value = 12, game(12, 5)
-    exact = solve(value, m, 2**m)
-    few = np.array([solve(value, m, 300, seed) for seed in range(40)])
-    many = np.array([solve(value, m, 2000, seed) for seed in range(10)])
+    exact = by_enumeration(value, m)
+    few = np.array([solve(value, m, 300, seed, power)[0] for seed in range(40)])
+    many = np.array([solve(value, m, 2000, seed, power)[0] for seed in range(10)])
     spread = few.std(0, ddof=1) / np.sqrt(40)
     assert (np.abs(few.mean(0) - exact) < 5 * spread).all()
     assert np.square(many - exact).mean() < 0.3 * np.square(few - exact).mean()
 
 
+@pytest.mark.parametrize("budget", [300, 1000])
+def test_intervals_hold_the_exact_value(budget):
+    m, hits = 12, []
+    for seed in range(60):
+        value = game(m, seed)
+        values, errors = solve(value, m, budget, seed)
+        hits.append(np.abs(values - by_enumeration(value, m)) < 1.96 * errors)
+    assert 0.93 <= np.mean(hits) <= 0.98
+
+
+def test_the_first_pairs_are_a_draw_of_their_own():
+    m = 20
+    drawn = draw_coalitions(m, 1000, np.random.default_rng(0))
+    part = drawn.first(250)
+    assert part.weights.sum() == pytest.approx(kernel_mass(m).sum(), rel=0.02)
+    sizes = np.minimum(drawn.masks.sum(1), (~drawn.masks).sum(1))
+    for size in range(1, m // 2 + 1):
+        assert np.count_nonzero(sizes[:250] == size) == pytest.approx(np.count_nonzero(sizes == size) / 2, abs=1)
+
+
 def test_linear_game_gives_its_weights_from_few_masks():
     w = np.random.default_rng(0).normal(size=30)
-    np.testing.assert_allclose(solve(lambda z: np.asarray(z, float) @ w, 30, 200), w, atol=1e-8)
+    values, errors = solve(lambda z: np.asarray(z, float) @ w, 30, 200)
+    np.testing.assert_allclose(values, w, atol=1e-8)
+    assert errors.max() < 1e-8
 
 
 def test_too_small_a_budget_is_refused():
     with pytest.raises(UserError, match="at least 60"):
         draw_coalitions(30, 40, np.random.default_rng(0))
+
+
+def test_masks_that_determine_nothing_are_refused():
+    masks = np.array([[True, False, False], [True, False, False], [True, False, False]])
+    with pytest.raises(UserError, match="do not determine Kernel SHAP's values"):
+        weighted_shapley_values(masks, np.ones(3), np.ones(3), 0.0, 1.0)

@@ -12,16 +12,61 @@ from iic.explainers.lime import draw_masks, lime_coefficients, proximity
 
 @pytest.fixture(scope="module")
 def sample():
+    """Masks that are no pairs, as `lime_image` draws them."""
     rng = np.random.default_rng(0)
-    masks = draw_masks(20, 300, rng)
-    values = 1 / (1 + np.exp(-(masks @ rng.normal(size=20)) - masks[:, 0] * masks[:, 1]))
-    return masks, values
+    masks = rng.random((300, 20)) < 0.5
+    masks[0] = True
+    return masks, network(masks, rng.normal(size=20))
 
 
-def test_masks_are_coin_flips_and_the_first_keeps_all(sample):
-    masks, _ = sample
-    assert masks.shape == (300, 20) and masks[0].all()
-    assert abs(masks[1:].mean() - 0.5) < 4 * 0.5 / np.sqrt(masks[1:].size)
+def network(masks, weights):
+    return 1 / (1 + np.exp(-(masks @ weights) - masks[:, 0] * masks[:, 1]))
+
+
+def coefficients(masks, values, **options):
+    found, _ = lime_coefficients([masks], [values], **options)
+    return found[0]
+
+
+def test_masks_are_coin_flips_in_pairs_and_the_first_keeps_all():
+    masks = draw_masks(20, 300, np.random.default_rng(0))
+    assert masks.shape == (299, 20) and masks[0].all()
+    assert (masks[1::2] == ~masks[2::2]).all()
+    assert abs(masks[1::2].mean() - 0.5) < 4 * 0.5 / np.sqrt(masks[1::2].size)
+
+
+def test_few_superpixels_get_every_mask_and_no_error():
+    masks = draw_masks(5, 100, np.random.default_rng(0))
+    assert len(np.unique(masks, axis=0)) == len(masks) == 31 and masks[0].all()
+    _, errors = lime_coefficients([masks], [network(masks, np.arange(5.0))])
+    assert (errors[0] == 0).all()
+
+
+def test_pairs_estimate_what_coin_flips_do_with_less_error():
+    """Both against the same regression on a great many coin flips; intervals hold it."""
+    weights = np.random.default_rng(3).normal(size=15) / 2
+    many = np.random.default_rng(4).random((200_000, 15)) < 0.5
+    truth = coefficients(many, network(many, weights), ridge=1e-9)
+    errors, hits = {True: [], False: []}, []
+    for seed in range(40):
+        pairs = draw_masks(15, 401, np.random.default_rng(seed))
+        coins = np.random.default_rng(seed).random((401, 15)) < 0.5
+        found, spread = lime_coefficients([pairs], [network(pairs, weights)], ridge=1e-9)
+        errors[True].append(found[0] - truth)
+        errors[False].append(coefficients(coins, network(coins, weights), ridge=1e-9) - truth)
+        hits.append(np.abs(found[0] - truth) < 1.96 * spread[0])
+    assert np.square(errors[True]).mean() < 0.8 * np.square(errors[False]).mean()
+    assert np.mean(hits) > 0.92
+
+
+def test_images_of_different_sizes_are_solved_together_as_alone():
+    masks = [draw_masks(m, 200, np.random.default_rng(m)) for m in (12, 20, 15)]
+    values = [network(z, np.linspace(-1, 1, z.shape[1])) for z in masks]
+    together = lime_coefficients(masks, values)
+    for i in range(3):
+        alone = lime_coefficients(masks[i : i + 1], values[i : i + 1])
+        np.testing.assert_allclose(together[0][i], alone[0][0], atol=1e-10)
+        np.testing.assert_allclose(together[1][i], alone[1][0], atol=1e-10)
 
 
 def test_coefficients_are_those_of_the_lime_package_on_the_same_masks(sample):
@@ -34,14 +79,14 @@ def test_coefficients_are_those_of_the_lime_package_on_the_same_masks(sample):
     expected = np.zeros(20)
     for feature, coefficient in pairs:
         expected[feature] = coefficient
-    np.testing.assert_allclose(lime_coefficients(masks, values), expected, atol=1e-9)
+    np.testing.assert_allclose(coefficients(masks, values), expected, atol=1e-9)
     np.testing.assert_allclose(proximity(masks, 0.25), base.kernel_fn(distances), atol=1e-9)
 
 
 def test_without_penalty_it_is_weighted_least_squares(sample):
     masks, values = sample
     expected = LinearRegression().fit(masks, values, sample_weight=proximity(masks, 0.25)).coef_
-    np.testing.assert_allclose(lime_coefficients(masks, values, ridge=1e-12), expected, atol=1e-6)
+    np.testing.assert_allclose(coefficients(masks, values, ridge=1e-12), expected, atol=1e-6)
 
 
 def test_coefficients_are_those_of_captum_on_the_same_masks(sample):
@@ -63,4 +108,4 @@ def test_coefficients_are_those_of_captum_on_the_same_masks(sample):
         to_interp_rep_transform=None,
     )
     theirs = explainer.attribute(rows[:1], n_samples=len(masks))[0]
-    np.testing.assert_allclose(lime_coefficients(masks, values), theirs.numpy(), atol=1e-5)
+    np.testing.assert_allclose(coefficients(masks, values), theirs.numpy(), atol=1e-5)

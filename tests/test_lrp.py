@@ -4,39 +4,122 @@ import torch
 from captum.attr import LRP
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule
 from torch import nn
-from zennit.composites import EpsilonPlusFlat
+from torchvision.models import resnet18, vgg11_bn
+from zennit.composites import EpsilonAlpha2Beta1Flat, EpsilonGammaBox, EpsilonPlusFlat, SpecialFirstLayerMapComposite
+from zennit.rules import Epsilon, Norm
+from zennit.torchvision import ResNetCanonizer, VGGCanonizer
+from zennit.types import Activation, AvgPool
 
 from iic.classifiers.inference import freeze, logits
-from iic.classifiers.networks import build_network
+from iic.classifiers.networks import Normalize, build_network
 from iic.errors import UserError
-from iic.explainers.lrp import EPSILON, epsilon_rule, plus_rule, relevance
+from iic.explainers.composites import COMPOSITES, composite
+from iic.explainers.lrp import EPSILON, Propagator
+from iic.explainers.lrp_rules import Seen, epsilon_rule, plus_rule
+
+
+def stir(model: nn.Module) -> nn.Module:
+    """BatchNorm as after training: statistics and biases that matter."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.bias, std=0.3)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.normal_(module.running_mean, std=0.3)
+    return model.eval()
 
 
 @pytest.fixture(scope="module")
 def frozen():
     torch.manual_seed(0)
-    model = build_network([120.0, 110.0, 100.0], [60.0, 60.0, 60.0], widths=(8, 12, 16))
-    for module in model:  # BatchNorm as after training: statistics and biases that matter
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.bias, std=0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-            nn.init.normal_(module.running_mean, std=0.3)
+    model = stir(build_network([120.0, 110.0, 100.0], [60.0, 60.0, 60.0], widths=(8, 12, 16)))
     nn.init.normal_(model[-1].weight)
     images = torch.randint(0, 256, (6, 3, 32, 32), dtype=torch.uint8)
     return freeze(model), images
 
 
-def test_it_is_zennits_composite(frozen):
-    model, images = frozen
-    inputs = model[0](images.float()).requires_grad_()  # zennit explains from the normalised pixels on
-    network = nn.Sequential(*list(model)[1:])
-    targets = logits(model, images).argmax(1)
-    with EpsilonPlusFlat(epsilon=EPSILON, stabilizer=EPSILON).context(network) as modified:
+def plain_epsilon(**options):
+    """zennit's EpsilonPlusFlat without its special rules."""
+    from zennit.layer import Sum
+    from zennit.rules import Pass
+    from zennit.types import Convolution, Linear
+
+    layers = [(Activation, Pass()), (Sum, Norm()), (AvgPool, Norm()), ((Convolution, Linear), Epsilon(1e-6))]
+    return SpecialFirstLayerMapComposite(layers, [], **options)
+
+
+def zennits(name: str, normalize: Normalize, canonizers=None):
+    options = {} if canonizers is None else {"canonizers": canonizers}
+    if name == "epsilon":
+        return plain_epsilon(**options)
+    if name == "epsilon_plus_flat":
+        return EpsilonPlusFlat(epsilon=EPSILON, stabilizer=EPSILON, **options)
+    if name == "epsilon_alpha2_beta1_flat":
+        return EpsilonAlpha2Beta1Flat(epsilon=EPSILON, stabilizer=EPSILON, **options)
+    low, high = (normalize(torch.full((1, 3, 1, 1), bound)) for bound in (0.0, 255.0))
+    low, high = low.to(normalize.mean.dtype), high.to(normalize.mean.dtype)
+    return EpsilonGammaBox(low=low, high=high, epsilon=EPSILON, gamma=0.25, stabilizer=EPSILON, **options)
+
+
+def by_zennit(name, normalize, network, images, targets, canonizers=None):
+    inputs = normalize(images).requires_grad_()  # zennit explains from the normalised pixels on
+    with zennits(name, normalize, canonizers).context(network) as modified:
         output = modified(inputs)
-        (theirs,) = torch.autograd.grad(output, inputs, torch.eye(10)[targets] * output.detach())
-    ours, _ = relevance(model, images, targets)
-    error = (ours - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)
-    assert error.max() < 1e-4
+        flow = torch.eye(output.shape[1], dtype=output.dtype)[targets] * output.detach()
+        (theirs,) = torch.autograd.grad(output, inputs, flow)
+    return theirs
+
+
+def error(ours, theirs) -> float:
+    return float(((ours - theirs).flatten(1).norm(dim=1) / theirs.flatten(1).norm(dim=1)).max())
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_composites_are_zennits(frozen, name):
+    model, images = frozen
+    targets = logits(model, images).argmax(1)
+    theirs = by_zennit(name, model[0], nn.Sequential(*list(model)[1:]), images.float(), targets)
+    ours = Propagator(model, COMPOSITES[name])(images, targets).values
+    assert error(ours, theirs) < 1e-4
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+@pytest.mark.parametrize(("build", "canonizer"), [(vgg11_bn, VGGCanonizer), (resnet18, ResNetCanonizer)])
+def test_torchvisions_networks_are_zennits(build, canonizer, name):
+    """In float64: shares of sums near zero are large, and float32 would compare rounding errors.
+
+    BatchNorm's eps is 0: zennit folds it into the convolution, but leaves a division by sqrt(1 + eps) behind.
+    """
+    torch.manual_seed(0)
+    network = stir(build(num_classes=7)).double()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = 0.0
+    normalize = Normalize([120.0, 110.0, 100.0], [60.0, 60.0, 60.0]).double()
+    images = torch.randint(0, 256, (2, 3, 64, 64)).double()
+    targets = torch.tensor([3, 5])
+    theirs = by_zennit(name, normalize, network, images, targets, [canonizer()])
+    propagate = Propagator(nn.Sequential(normalize, network), COMPOSITES[name])
+    ours = propagate(images, targets)
+    assert error(ours.values, theirs) < 1e-4
+    assert_account_closes(ours)
+
+
+def assert_account_closes(found):
+    kept = sum(row["bias"] + row["stabiliser"] for row in found.layers.values())
+    total = found.values.flatten(1).sum(1).double() + kept
+    torch.testing.assert_close(total, found.explained.double(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_the_account_closes_in_every_layer(frozen, name):
+    model, images = frozen
+    found = Propagator(model, COMPOSITES[name])(images, torch.tensor([0, 1, 2, 3, 4, 5]))
+    assert_account_closes(found)
+    arriving = found.explained.double()
+    for row in reversed(found.layers.values()):
+        torch.testing.assert_close(row["inputs"] + row["bias"] + row["stabiliser"], arriving, rtol=1e-4, atol=1e-4)
+        arriving = row["inputs"]
+    assert list(found.layers) == [str(i) for i, m in enumerate(model) if isinstance(m, (nn.Conv2d, nn.Linear))]
 
 
 def test_rules_are_captums():
@@ -50,10 +133,13 @@ def test_rules_are_captums():
     upper.rule = EpsilonRule(epsilon=EPSILON)
     theirs = LRP(network).attribute(inputs.clone().requires_grad_(), target=(2, 0, 0))
     with torch.no_grad():
-        hidden = network[:2](inputs)
+        below = lower(inputs)
+        hidden = below.relu()
+        above = upper(hidden)
         flow = torch.zeros(4, 4, 1, 1)
-        flow[:, 2] = upper(hidden)[:, 2]
-    ours = plus_rule(lower, inputs, epsilon_rule(upper, hidden, flow))
+        flow[:, 2] = above[:, 2]
+        flow = epsilon_rule()(upper, Seen(hidden, above, True), flow).inputs
+        ours = plus_rule()(lower, Seen(inputs, below, True), flow).inputs
     torch.testing.assert_close(ours, theirs.detach(), atol=1e-4, rtol=1e-3)
 
 
@@ -63,19 +149,53 @@ def test_without_biases_all_relevance_arrives(frozen):
     for module in bare:
         if getattr(module, "bias", None) is not None:
             module.bias.zero_()
-    flow, leak = relevance(bare, images, torch.zeros(6, dtype=torch.int64))
-    assert leak.abs().max() < 1e-3
-    torch.testing.assert_close(flow.sum((1, 2, 3)), logits(bare, images)[:, 0], rtol=1e-3, atol=1e-4)
+    found = Propagator(bare)(images, torch.zeros(6, dtype=torch.int64))
+    assert found.leak().abs().max() < 1e-3
+    torch.testing.assert_close(found.explained, logits(bare, images)[:, 0], rtol=1e-3, atol=1e-4)
 
 
-def test_a_layer_without_a_rule_is_named(frozen):
+def test_a_layer_can_have_a_rule_of_its_own(frozen):
+    model, images = frozen
+    targets = torch.zeros(6, dtype=torch.int64)
+    own = {str(i): "plus" for i, m in enumerate(model) if isinstance(m, nn.Conv2d)}
+    own[next(iter(own))] = "flat"
+    mapped = Propagator(model, composite("epsilon", own))(images, targets)
+    torch.testing.assert_close(mapped.values, Propagator(model)(images, targets).values)
+    with pytest.raises(UserError, match="no layer '99'"):
+        Propagator(model, composite("epsilon", {"99": "plus"}))
+    with pytest.raises(UserError, match="'box' is for the layer on the normalised pixels"):
+        Propagator(model, composite("epsilon", {list(own)[2]: "box"}))
+    with pytest.raises(UserError, match="Unknown LRP rule 'z'"):
+        composite("epsilon", {"1": "z"})
+
+
+def test_a_layer_without_a_rule_is_named():
     with pytest.raises(UserError, match=r"layer 1 \(GELU\)"):
-        relevance(nn.Sequential(nn.Flatten(), nn.GELU()), torch.zeros(1, 1, 2, 2), torch.tensor([0]))
+        Propagator(nn.Sequential(nn.Flatten(), nn.GELU()))
+
+
+def test_a_sum_counts_an_input_that_is_added_to_itself():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.dense = nn.Flatten(), nn.Linear(4, 3, bias=False)
+
+        def forward(self, x):
+            x = self.flatten(x)
+            x = x + x
+            return self.dense(x)
+
+    torch.manual_seed(0)
+    model, images = Twice(), torch.rand(2, 1, 2, 2)
+    found = Propagator(model, COMPOSITES["epsilon"])(images, torch.tensor([0, 2]))
+    expected = 2 * images * model.dense.weight[[0, 2]].view(2, 1, 2, 2)  # of a linear network: input times gradient
+    torch.testing.assert_close(found.values, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_maps_do_not_depend_on_the_other_images(frozen):
     model, images = frozen
     targets = logits(model, images).argmax(1)
-    together, _ = relevance(model, images, targets)
-    alone = torch.cat([relevance(model, images[i : i + 1], targets[i : i + 1])[0] for i in range(6)])
+    propagate = Propagator(model)
+    together = propagate(images, targets).values
+    alone = torch.cat([propagate(images[i : i + 1], targets[i : i + 1]).values for i in range(6)])
     assert np.allclose(together, alone, atol=1e-4 * float(together.abs().max()))

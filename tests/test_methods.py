@@ -1,30 +1,46 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from iic.classifiers.inference import freeze, probabilities
+from iic.classifiers.inference import freeze, logits, predicted_class, probabilities
 from iic.classifiers.networks import build_network
+from iic.classifiers.precision import Forward, fast_forward
 from iic.classifiers.recipe import Recipe
 from iic.classifiers.training import train
 from iic.data.sources import load_digits
 from iic.errors import UserError
 from iic.evaluation.scores import score
-from iic.explainers.methods import METHODS, Attributions, explain, select_images
-from iic.explainers.perturbation import masked_values
+from iic.explainers.attributions import Attributions, select_images
+from iic.explainers.context import Context
+from iic.explainers.methods import explain
+from iic.explainers.names import DIRECT
+from iic.explainers.ranking import is_stable, top_superpixels
+from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams, EvaluationParams
+
+
+def context_of(model, data, params) -> Context:
+    sample = torch.from_numpy(data.images[:200])
+    return Context(
+        freeze(model), fast_forward(model, sample, params.precision), np.array([33.0]), params, Segmenter(params)
+    )
 
 
 @pytest.fixture(scope="module")
 def digits():
-    _, test = load_digits()
+    data, test = load_digits()
     torch.manual_seed(0)
-    model = build_network([33.0], [78.0], widths=(4, 8, 8))
+    model = build_network([33.0], [78.0], widths=(4, 8, 8)).eval()
     torch.nn.init.normal_(model[-1].weight)
-    return freeze(model), test
+    return context_of(model, data, PARAMS), test
 
 
-PARAMS = AttributionParams(n_images=6, budget=120, superpixels=20, compactness=0.1)
+PARAMS = AttributionParams(
+    n_images=6, budget=120, superpixels=20, compactness=0.1, gradient_steps=4, precision="float32"
+)
 
 
 def test_selection_is_balanced_nested_and_refuses_too_many(digits):
@@ -38,43 +54,49 @@ def test_selection_is_balanced_nested_and_refuses_too_many(digits):
         select_images(labels, 1001, seed=1)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", DIRECT)
 def test_a_map_depends_on_its_image_only(digits, method):
-    model, test = digits
-    indices = np.array([5, 17, 3])
-    fill = np.array([33.0])
-    together = explain(method, model, test.images[indices], indices, fill, PARAMS)
+    context, test = digits
+    indices, targets = np.array([5, 17, 3]), np.array([1, 2, 3])
+    together = explain(method, context, test.images[indices], indices, targets)
     assert together.values.shape == (3, 28, 28) and together.values.dtype == np.float32
-    small = PARAMS.model_copy(update={"batch_size": 7})
-    alone = explain(method, model, test.images[[17]], np.array([17]), fill, small)
+    small = replace(context, params=PARAMS.model_copy(update={"batch_size": 7}))
+    alone = explain(method, small, test.images[[17]], np.array([17]), np.array([2]))
     scale = np.abs(together.values[1]).max()
     np.testing.assert_allclose(alone.values[0], together.values[1], atol=1e-4 * scale)
-    again = explain(method, model, test.images[indices], indices, fill, PARAMS)
+    again = explain(method, context, test.images[indices], indices, targets)
     assert again.values.tobytes() == together.values.tobytes()
+    assert set(together.numbers) >= {"forwards"} and len(together.numbers["forwards"]) == 3
 
 
-def test_kernel_shap_maps_are_efficient(digits):
-    model, test = digits
-    fill = np.array([33.0])
-    maps = explain("kernel_shap", model, test.images[:3], np.arange(3), fill, PARAMS)
+@pytest.mark.parametrize("method", ["kernel_shap", "kernel_shap_logit"])
+def test_kernel_shap_maps_are_efficient(digits, method):
+    context, test = digits
+    targets = np.array([4, 5, 6])
+    maps = explain(method, context, test.images[:3], np.arange(3), targets)
+    output = logits if method.endswith("logit") else probabilities
     for i in range(3):
         image = torch.from_numpy(test.images[i : i + 1]).float()
-        gap = probabilities(model, image) - probabilities(model, torch.full_like(image, 33.0))
-        total = sum(np.unique(maps.values[i]))  # one value per superpixel
-        assert total == pytest.approx(gap[0, maps.targets[i]].item(), abs=1e-3)
+        gap = output(context.plain, image) - output(context.plain, torch.full_like(image, 33.0))
+        segments = context.segments(test.images[i], i)
+        values = [maps.values[i][segments == label][0] for label in range(segments.max() + 1)]
+        assert sum(values) == pytest.approx(gap[0, targets[i]].item(), abs=1e-3)
 
 
-def test_perturbed_images_are_the_ones_lime_would_show(digits):
-    model, test = digits
-    image, segments = test.images[0], np.repeat(np.arange(4), 7)[:, None].repeat(28, 1)
-    masks = np.array([[True, False, True, False], [False] * 4, [True] * 4])
-    values = masked_values(model, image, segments, masks, np.array([50.0]), 3, batch_size=2)
-    for mask, value in zip(masks, values, strict=True):
-        shown = image[0].astype(np.float32).copy()
-        for superpixel in np.flatnonzero(~mask):
-            shown[segments == superpixel] = 50
-        expected = probabilities(model, torch.from_numpy(shown)[None, None])[0, 3].item()
-        assert value == pytest.approx(expected, abs=1e-6)
+def test_kernel_shap_of_a_linear_network_is_weight_times_difference(digits):
+    """f(x) = w x: each superpixel's value is the sum of w (x - fill) over its pixels."""
+    _, test = digits
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    params = PARAMS.model_copy(update={"segmentation": "grid"})
+    forward = Forward(network.eval(), "float32", "cpu", 1.0)
+    context = Context(network, forward, np.array([33.0]), params, Segmenter(params))
+    maps = explain("kernel_shap_logit", context, test.images[:2], np.arange(2), np.array([3, 7]))
+    for i, target in enumerate([3, 7]):
+        share = network[1].weight[target].detach().numpy().reshape(28, 28) * (test.images[i, 0] - 33.0)
+        segments = context.segments(test.images[i], i)
+        expected = np.bincount(segments.ravel(), share.ravel())[segments]
+        np.testing.assert_allclose(maps.values[i], expected, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -83,20 +105,24 @@ def trained_digits():
     torch.manual_seed(0)
     model = build_network([33.0], [78.0], widths=(8, 16, 32))
     train(model, data, Recipe(epochs=4, batch_size=100, flip=False), seed=0)
-    return freeze(model), test
+    params = AttributionParams(budget=200, superpixels=40, compactness=0.1, gradient_steps=8)
+    return context_of(model, data, params), test
 
 
-@pytest.mark.parametrize("method", ["lime", "kernel_shap", "lrp"])
+TELLING = ["lime", "kernel_shap", "occlusion", "rise", "lrp", "lrp_gamma_box", "integrated_gradients", "deeplift"]
+
+
+@pytest.mark.parametrize("method", TELLING)
 def test_on_a_trained_network_what_a_method_keeps_tells_more_than_random_pixels(trained_digits, method):
     """Through the whole way from image to score: a turned map, a wrong class or a wrong index would lose this."""
-    model, test = trained_digits
+    context, test = trained_digits
+    model, fill = context.plain, np.array([33.0])
     indices = select_images(test.labels, 80, seed=0)
-    params = AttributionParams(budget=200, superpixels=40, compactness=0.1)
-    fill = np.array([33.0])
+    targets = predicted_class(model, torch.from_numpy(test.images[indices])).numpy()
     found = {}
     for name in (method, "random"):
-        maps = explain(name, model, test.images[indices], indices, fill, params)
-        np.testing.assert_array_equal(maps.targets, model(torch.from_numpy(test.images[indices])).argmax(1))
+        values = explain(name, context, test.images[indices], indices, targets).values
+        maps = Attributions(values, indices, targets, {})
         result = score(maps, model, test, fill, EvaluationParams(noise_seeds=(0,)))
         found[name] = result["keep"]["mean_colour"]["accuracy"]
         turned = Attributions(-maps.values, indices, maps.targets, {})
@@ -108,13 +134,24 @@ def test_on_a_trained_network_what_a_method_keeps_tells_more_than_random_pixels(
 
 
 def test_sobel_is_the_gradient_length(digits):
-    model, test = digits
-    maps = explain("sobel", model, test.images[:1], np.array([0]), np.array([33.0]), PARAMS)
+    context, test = digits
+    maps = explain("sobel", context, test.images[:1], np.array([0]), np.array([0]))
     grey = test.images[0, 0].astype(float)
     expected = np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1))
     np.testing.assert_allclose(maps.values[0], expected, rtol=1e-6)
 
 
-def test_unknown_method_is_named(digits):
+def test_unknown_and_derived_methods_are_named(digits):
+    context, test = digits
     with pytest.raises(UserError, match=r"Unknown method 'shapely'.*kernel_shap"):
-        explain("shapely", digits[0], digits[1].images[:1], np.array([0]), np.array([33.0]), PARAMS)
+        explain("shapely", context, test.images[:1], np.array([0]), np.array([0]))
+    with pytest.raises(UserError, match="'lrp_blurred' is derived"):
+        explain("lrp_blurred", context, test.images[:1], np.array([0]), np.array([0]))
+
+
+def test_the_top_fifth_is_an_area():
+    segments = np.repeat(np.arange(10), 10).reshape(10, 10)
+    values = np.arange(10.0)
+    assert np.flatnonzero(top_superpixels(values, segments)).tolist() == [8, 9]
+    assert is_stable(values, np.full(10, 0.1), segments)
+    assert not is_stable(values, np.full(10, 0.5), segments)

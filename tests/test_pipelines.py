@@ -6,7 +6,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 
 from iic.data.sources import load_digits
-from iic.explainers.methods import METHODS
+from iic.explainers.names import DEFAULT, METHODS
 from iic.params import AttributionParams, BayesianParams, DataParams, EvaluationParams, TrainingParams
 from iic.pipeline_registry import register_pipelines
 from iic.pipelines.attribution.pipeline import create_pipeline as attribution
@@ -22,7 +22,9 @@ PARAMETERS = {
     "params:digits.training": TrainingParams(
         epochs=1, widths=(4, 8, 8), batch_size=100, micro_batch=100, n_validation=400
     ),
-    "params:digits.attribution": AttributionParams(n_images=12, budget=110, superpixels=20, compactness=0.1),
+    "params:digits.attribution": AttributionParams(
+        n_images=12, budget=110, superpixels=20, compactness=0.1, gradient_steps=4
+    ),
     "params:digits.evaluation": EvaluationParams(noise_seeds=(0,), bootstrap=100, per_class=1),
     "params:digits.bayesian": BayesianParams(hidden=(16,), epochs=1, samples=5, noise_images=20),
 }
@@ -67,8 +69,8 @@ def test_training(memory):
     assert len(outputs["digits.learning_curve_plot"].axes) == 2
 
 
-def test_attribution(memory):
-    pipeline = attribution(DIGITS, METHODS)
+def test_attribution(memory, tmp_path_factory):
+    pipeline = attribution(DIGITS, METHODS, tmp_path_factory.mktemp("project"))
     assert {node.namespace for node in pipeline.nodes} == {f"digits.{method}" for method in METHODS}
     outputs = run(pipeline, memory)
     for method in METHODS:
@@ -78,23 +80,29 @@ def test_attribution(memory):
         assert outputs[f"digits.{method}.cost"]["images"] == 12
 
 
+def test_a_twin_brings_what_it_is_derived_from(tmp_path):
+    pipeline = attribution(DIGITS, ("lrp_blurred",), tmp_path)
+    assert {node.namespace for node in pipeline.nodes} == {"digits.lrp", "digits.lrp_blurred"}
+
+
 def test_evaluation(memory):
-    outputs = run(evaluation(DIGITS, METHODS), memory)
+    methods = (*DEFAULT, "lrp_superpixel", "kernel_shap_blurred", "grad_cam")
+    outputs = run(evaluation(DIGITS, methods), memory)
     report = outputs["digits.accuracy_report"]
-    assert tuple(report["methods"]) == METHODS and report["n_images"] == 12
+    assert tuple(report["methods"]) == methods and report["n_images"] == 12
     grid = outputs["digits.visual_comparison"]
-    assert len([axis for axis in grid.axes if axis.images]) >= 10 * (1 + len(METHODS))
-    for column in range(1, 1 + len(METHODS)):  # one colour scale per method, centred at zero
-        limits = {grid.axes[row * (1 + len(METHODS)) + column].images[0].get_clim() for row in range(10)}
+    assert len([axis for axis in grid.axes if axis.images]) >= 10 * (1 + len(methods))
+    for column in range(1, 1 + len(methods)):  # one colour scale per method, centred at zero
+        limits = {grid.axes[row * (1 + len(methods)) + column].images[0].get_clim() for row in range(10)}
         assert len(limits) == 1
         low, high = limits.pop()
         assert low == -high
 
 
 def test_bayesian(memory):
-    outputs = run(bayesian(DIGITS, METHODS), memory)
+    outputs = run(bayesian(DIGITS, DEFAULT), memory)
     report = outputs["digits.bayesian_report"]
-    assert set(report["degraded"]) == set(METHODS)
+    assert set(report["degraded"]) == set(DEFAULT)
     assert 0 <= report["uniform_noise"]["confidence"]["refused"] <= 1
 
 

@@ -13,7 +13,8 @@ from conftest import kedro
 from PIL import Image
 
 from iic.classifiers.networks import network_from_state
-from iic.explainers.methods import METHODS
+from iic.explainers.names import DEFAULT as METHODS
+from iic.explainers.shards import read_attributions
 from iic.files import record_path, sha256
 
 
@@ -34,7 +35,7 @@ def test_the_report_says_what_was_asked(finished_run, dataset):
     for row in report["methods"].values():
         for cell in row["keep"].values():
             assert 0 <= cell["interval"][0] <= cell["accuracy"] <= cell["interval"][1] <= 1
-    assert report["methods"]["lime"]["forwards_per_image"] == 120
+    assert report["methods"]["lime"]["forwards_per_image"] == 119  # the image itself and 59 pairs
     assert report["methods"]["kernel_shap"]["forwards_per_image"] <= 120
     assert report["methods"]["lime"]["tied_share"] > 0.9 > 0.1 > report["methods"]["random"]["tied_share"]
     assert report["parameters"]["attribution"]["budget"] == 120
@@ -44,13 +45,13 @@ def test_the_report_says_what_was_asked(finished_run, dataset):
 def test_a_cell_of_the_report_follows_from_the_files(finished_run):
     """Accuracy on what LRP keeps, mean colour around it, computed anew from the saved maps, images and network."""
     project, _ = finished_run
-    maps = np.load(newest(project, "07_attributions/shapes/lrp/attributions.npz/*/attributions.npz"))
+    maps = read_attributions(newest(project, "07_attributions/shapes/lrp/attributions/*/attributions"))
     test = np.load(newest(project, "02_intermediate/shapes/test.npz/*/test.npz"))
     train = np.load(newest(project, "02_intermediate/shapes/train.npz/*/train.npz"))
     state = torch.load(newest(project, "06_models/shapes/model.pt/*/model.pt"), weights_only=True)
     model = network_from_state(state)
     hits = []
-    for values, index in zip(maps["values"], maps["indices"], strict=True):
+    for values, index in zip(maps.values[:], maps.indices, strict=True):
         image = test["images"][index].astype(np.float32)
         pixels = np.empty_like(image)
         pixels[:] = train["images"].mean((0, 2, 3))[:, None, None]
@@ -65,7 +66,8 @@ def test_a_cell_of_the_report_follows_from_the_files(finished_run):
 
 def test_every_artefact_has_a_record_that_fits(finished_run):
     project, _ = finished_run
-    artefacts = [p for p in project.glob("data/**/*") if p.is_file() and not p.name.endswith(".made.json")]
+    files = [p for p in project.glob("data/**/*") if p.is_file() and not p.name.endswith(".made.json")]
+    artefacts = {p.parent if p.parent.name == "attributions" else p for p in files}  # a folder is one artefact
     assert len(artefacts) > 50
     for path in artefacts:
         record = json.loads(record_path(path).read_text())
@@ -73,7 +75,7 @@ def test_every_artefact_has_a_record_that_fits(finished_run):
         assert record["code"]["iic"] and record["date"] and record["node"]
         for source in record["inputs"].values():
             assert source["sha256"] == sha256(project / source["file"])
-    lrp = newest(project, "07_attributions/digits/lrp/attributions.npz/*/attributions.npz")
+    lrp = newest(project, "07_attributions/digits/lrp/attributions/*/attributions")
     assert json.loads(record_path(lrp).read_text())["parameters"]["digits.attribution"]["n_images"] == 30
 
 
@@ -107,10 +109,9 @@ def test_one_namespace_runs_again_with_its_own_parameters(finished_run):
     words = ("--pipelines", "attribution", "--namespaces", "digits.lrp", "--params", "digits.attribution.n_images=50")
     done = kedro(project, "run", *words)
     assert done.returncode == 0, done.stderr[-2000:]
-    path = newest(project, "07_attributions/digits/lrp/attributions.npz/*/attributions.npz")
-    with np.load(path) as arrays:
-        assert arrays["values"].shape == (50, 28, 28)
-    assert len(list(project.glob("data/07_attributions/digits/lime/attributions.npz/*"))) == 1
+    path = newest(project, "07_attributions/digits/lrp/attributions/*/attributions")
+    assert read_attributions(path).values.shape == (50, 28, 28)
+    assert len(list(project.glob("data/07_attributions/digits/lime/attributions/*"))) == 1
     # What was made with other parameters must not be mixed in one report, nor be reported under them.
     alone = ("run", "--pipelines", "evaluation", "--namespaces", "digits.evaluation")
     mixed = kedro(project, *alone, *small(project))
@@ -161,8 +162,10 @@ def test_same_seed_same_bytes(finished_run):
     project, _ = finished_run
     words = ("--pipelines", "attribution", "--namespaces", "shapes.kernel_shap", *small(project))
     assert kedro(project, "run", *words).returncode == 0
-    first, second = sorted(project.glob("data/07_attributions/shapes/kernel_shap/attributions.npz/*/attributions.npz"))
-    assert first.read_bytes() == second.read_bytes()
+    first, second = sorted(project.glob("data/07_attributions/shapes/kernel_shap/attributions/*/attributions"))
+    names = sorted(p.name for p in first.iterdir())
+    assert names == sorted(p.name for p in second.iterdir()) and "index.json" in names
+    assert all((first / name).read_bytes() == (second / name).read_bytes() for name in names)
 
 
 def test_the_notebook_shows_the_run(finished_run, monkeypatch):

@@ -92,11 +92,10 @@ def check_weights(blocks: dict[str, dict[str, Block]], methods: Iterable[str], p
         elif is_own(training):
             from iic.classifiers.inference import freeze
             from iic.classifiers.own import load_own
-            from iic.explainers.lrp import check_layers
+            from iic.explainers.methods import check_network
 
             frozen = freeze(load_own(project / training.weights, training.factory))
-            if "lrp" in methods:
-                check_layers(frozen)
+            check_network(frozen, methods)
 
 
 def check_images(blocks: dict[str, dict[str, Block]], prepared: dict[str, int]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import zipfile
 from abc import abstractmethod
 from collections.abc import Callable
@@ -16,7 +18,7 @@ from kedro_datasets.json import JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset
 
 from iic.errors import UserError
-from iic.files import write_whole
+from iic.files import PARTIAL, write_whole
 
 
 class WholeJSONDataset(JSONDataset):
@@ -41,14 +43,24 @@ class WholeFigureDataset(MatplotlibDataset):
         self._invalidate_cache()
 
 
-class _File(AbstractVersionedDataset):
-    """A local, versioned binary file; subclasses say how it is written and read."""
+class _Local(AbstractVersionedDataset):
+    """A local, versioned file or folder."""
 
     def __init__(
         self, *, filepath: str, version: Version | None = None, metadata: dict[str, Any] | None = None
     ) -> None:
         super().__init__(PurePosixPath(filepath), version)
         self.metadata = metadata
+
+    def _exists(self) -> bool:
+        return Path(self._get_load_path()).exists()
+
+    def _describe(self) -> dict[str, Any]:
+        return {"filepath": str(self._filepath), "version": self._version}
+
+
+class _File(_Local):
+    """A binary file; subclasses say how it is written and read."""
 
     def save(self, data: Any) -> None:
         write_whole(Path(self._get_save_path()), lambda file: self._write(data, file))
@@ -62,12 +74,6 @@ class _File(AbstractVersionedDataset):
                 f"{path} cannot be read ({type(error).__name__}: {error}): "
                 "delete its folder and run the pipeline again."
             ) from error
-
-    def _exists(self) -> bool:
-        return Path(self._get_load_path()).exists()
-
-    def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath), "version": self._version}
 
     @abstractmethod
     def _write(self, data: Any, file: BinaryIO) -> None:
@@ -92,19 +98,32 @@ class ImageSetDataset(_File):
             return ImageSet(arrays["images"], arrays["labels"], arrays.get("masks", None))
 
 
-class AttributionsDataset(_File):
-    """An `iic.explainers.methods.Attributions` as an .npz of plain arrays; the same maps give the same bytes."""
+class AttributionsDataset(_Local):
+    """An `iic.explainers.attributions.Attributions` as a folder of .npy shards (`iic.explainers.shards`)."""
 
-    def _write(self, data: Any, file: BinaryIO) -> None:
-        extras = {f"extra_{name}": column for name, column in data.extras.items()}
-        np.savez(file, values=data.values, indices=data.indices, targets=data.targets, **extras)
+    def save(self, data: Any) -> None:
+        """Move the folder that the maps were made in, or write one; either way it appears whole."""
+        from iic.explainers.shards import SECONDS, is_unfinished, write_attributions
 
-    def _read(self, path: Path) -> Any:
-        from iic.explainers.methods import Attributions
+        target = Path(self._get_save_path())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if data.folder is not None and is_unfinished(data.folder):
+            data.folder.rename(target)
+            for note in target.glob(f"*{SECONDS}"):
+                note.unlink()
+            return
+        temporary = target.with_name(f".{target.name}.{os.getpid()}{PARTIAL}")
+        try:
+            write_attributions(temporary, data)
+            temporary.rename(target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
-        with np.load(path, allow_pickle=False) as arrays:
-            extras = {n.removeprefix("extra_"): arrays[n] for n in arrays.files if n.startswith("extra_")}
-            return Attributions(arrays["values"], arrays["indices"], arrays["targets"], extras)
+    def load(self) -> Any:
+        from iic.explainers.shards import read_attributions
+
+        return read_attributions(Path(self._get_load_path()))
 
 
 def _read_tensors(path: Path) -> dict[str, Any]:

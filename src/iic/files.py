@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -42,7 +43,7 @@ def remove_partial(folder: Path) -> list[Path]:
     for path in list(folder.rglob(f".*{PARTIAL}")):
         process = path.name.removesuffix(PARTIAL).rsplit(".", 1)[-1]
         if process.isdecimal() and not _lives(int(process)):
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
             removed.append(path)
             if not any(path.parent.iterdir()):
                 path.parent.rmdir()
@@ -60,7 +61,8 @@ def _lives(process: int) -> bool:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
+    """Hex digest of a file's bytes; of a folder's index.json, which holds the digests of its other files."""
+    path = path / "index.json" if path.is_dir() else path
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -53,21 +53,43 @@ class TrainingParams(Block):
     cutout: int = Field(0, ge=0, le=16)  # side of the square that is blanked in each image, pixels
     prune: float = Field(0.0, ge=0, lt=1)  # share of the images with a loss below the mean that an epoch leaves out
     label_smoothing: float = Field(0.2, ge=0, lt=1)
-    filter_lr: PositiveFloat = 0.24  # Muon's rate at the start: the angle of a step, so the smaller the batch, the smaller
+    filter_lr: PositiveFloat = (
+        0.24  # Muon's rate at the start: the angle of a step, so the smaller the batch, the smaller
+    )
     seed: int = Field(0, ge=0)
 
 
 class AttributionParams(Block):
-    """Which images are explained, and the budgets of LIME and Kernel SHAP."""
+    """Which images are explained, in which superpixels, at what cost, and where."""
 
     n_images: PositiveInt = 200
     seed: int = Field(0, ge=0)
-    budget: int = Field(1000, ge=16)  # forwards per image of LIME and Kernel SHAP
-    batch_size: PositiveInt = 250
+
+    segmentation: Literal["slic", "grid", "pixels"] = "slic"
+    segments: str | None = None  # a .npy file of your own superpixels: integers (H, W), or (test images, H, W)
     superpixels: int = Field(50, ge=2)
     compactness: PositiveFloat = 10.0
+    fill: Literal["mean", "constant", "superpixel_mean", "blur"] = "mean"  # what shows where a superpixel is off
+    fill_constant: float = Field(0.0, ge=0, le=255)
+
+    budget: int = Field(1000, ge=16)  # forwards per image of LIME, Kernel SHAP and RISE, at most
+    stop_early: bool = False  # Kernel SHAP ends when the top fifth of an image is settled
+    kernel_power: float = Field(0.5, ge=0, le=1)  # coalition sizes by the kernel's mass to this power
     lime_kernel_width: PositiveFloat = 0.25
     lime_ridge: PositiveFloat = 1.0
+    rise_cells: int = Field(8, ge=2)
+    occlusion_window: PositiveInt = 6
+    occlusion_stride: PositiveInt = 2
+    gradient_steps: PositiveInt = 32  # of integrated gradients; noisy copies of SmoothGrad
+    smoothgrad_noise: PositiveFloat = 0.15  # standard deviation, as a share of the image's range
+    lrp_rules: dict[str, str] = {}  # layer -> rule, before the composite's choice
+    blur: PositiveFloat = 1.5  # standard deviation of the blurred twins, pixels
+
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    batch_size: int = Field(0, ge=0)  # images a forward; 0 takes what suits the device
+    shard_size: PositiveInt = 100
+    scheduler: str | None = None  # address of a Dask scheduler; None explains in this process
 
     @model_validator(mode="after")
     def _budget_suffices(self) -> AttributionParams:

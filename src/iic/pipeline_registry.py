@@ -20,7 +20,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         raise click.ClickException(str(error)) from None
     prepared = data_prep(datasets)
     trained = training(datasets, project_folder())
-    attributed = attribution(datasets, methods)
+    attributed = attribution(datasets, methods, project_folder())
     evaluated = evaluation(datasets, methods)
     bayes = bayesian(one_channel(datasets, configured_parameters()), methods, project_folder())
     everything = prepared + trained + attributed + evaluated + bayes

@@ -1,10 +1,13 @@
-"""Progress bars with a name."""
+"""Progress bars with a name; nothing is shown of what takes less than two seconds."""
 
-from collections.abc import Callable, Iterable
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 def bar(name: str, unit: str = "it") -> Callable[[Iterable], Iterable]:
-    """A wrapper for a loop that shows `name`, how far it is, and the time left; nothing for loops under two seconds."""
+    """A wrapper for a loop that shows `name`, how far it is, and the time left."""
 
     def wrap(items: Iterable) -> Iterable:
         from tqdm import tqdm
@@ -12,3 +15,12 @@ def bar(name: str, unit: str = "it") -> Callable[[Iterable], Iterable]:
         return tqdm(items, desc=name, unit=unit, mininterval=1.0, delay=2.0)
 
     return wrap
+
+
+@contextmanager
+def counter(name: str, unit: str, total: int) -> Iterator[Callable[[int], object]]:
+    """A function that is told how many more are done."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=name, unit=unit, mininterval=1.0, delay=2.0) as shown:
+        yield shown.update

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from iic.errors import UserError
-from iic.explainers.methods import METHODS
+from iic.explainers.names import BASE, DEFAULT, METHODS
 
 DEFAULT_DATASETS = "digits,shapes"
 
@@ -28,15 +29,19 @@ def selected_datasets() -> tuple[str, ...]:
 
 
 def selected_methods() -> tuple[str, ...]:
-    """The names in IIC_METHODS, all methods unless set.
+    """The names in IIC_METHODS; a few unless set; every method for "all".
 
     Raises:
         UserError: a method that does not exist.
     """
-    names = _names("IIC_METHODS", ",".join(METHODS))
+    names = _names("IIC_METHODS", ",".join(DEFAULT))
+    if names == ("all",):
+        return METHODS
     for name in names:
         if name not in METHODS:
-            raise UserError(f"Unknown method '{name}' in IIC_METHODS: choose from {', '.join(METHODS)}.")
+            near = get_close_matches(name, METHODS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(BASE)}, or 'all'."
+            raise UserError(f"Unknown method '{name}' in IIC_METHODS: {hint}")
     return names
 
 

@@ -9,7 +9,7 @@ from iic.bayes.uncertainty import RULES, summary, uniform_noise
 from iic.data.images import ImageSet
 from iic.evaluation.scores import degraded
 from iic.evaluation.statistics import wilson_interval
-from iic.explainers.methods import Attributions
+from iic.explainers.attributions import Attributions
 from iic.params import BayesianParams, EvaluationParams
 
 CONFIDENCE_THRESHOLD = 0.9  # of the second rule; the first rule's is a parameter

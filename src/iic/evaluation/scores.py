@@ -10,7 +10,7 @@ from iic.errors import UserError
 from iic.evaluation.degradation import keep_only, tied_share, top_pixels
 from iic.evaluation.fills import salt_and_pepper
 from iic.evaluation.statistics import bootstrap_interval, wilson_interval
-from iic.explainers.methods import Attributions
+from iic.explainers.attributions import Attributions
 from iic.params import EvaluationParams
 
 
@@ -28,7 +28,7 @@ def degraded(
 ) -> dict[str, list[np.ndarray]]:
     """The images as the judge sees them: for each fill a list of float32 (N, C, H, W), one per noise seed."""
     images = test.images[attributions.indices]
-    keep = top_pixels(attributions.values, params.keep, attributions.indices, params.seed)
+    keep = top_pixels(np.asarray(attributions.values), params.keep, attributions.indices, params.seed)
     size = images.shape[2:]
     noise = [keep_only(images, keep, salt_and_pepper(attributions.indices, size, seed)) for seed in params.noise_seeds]
     return {"salt_and_pepper": noise, "mean_colour": [keep_only(images, keep, fill.reshape(-1, 1, 1))]}
@@ -83,7 +83,7 @@ def score(
         "parameters": params.model_dump(mode="json"),
         "model": fingerprint(model),
         "keep": keep,
-        "tied_share": tied_share(attributions.values),
+        "tied_share": tied_share(np.asarray(attributions.values)),
         "n_images": len(labels),
         "indices": attributions.indices.tolist(),
     }

@@ -1,79 +1,96 @@
-"""Kernel SHAP (Lundberg & Lee 2017): Shapley values as a constrained weighted least squares problem, unshrunk."""
+"""Kernel SHAP (Lundberg & Lee 2017): Shapley values as a constrained weighted least squares problem, unshrunk.
+
+A pair of masks (z, 1 - z) is one observation: half the difference of its two values is explained by z, and what
+interactions of even order add to both cancels (Covert & Lee 2021, arXiv 2012.01536).
+"""
 
 from __future__ import annotations
 
-from itertools import combinations
-from math import comb
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from iic.errors import UserError
+from iic.explainers.coalitions import Coalitions
+from iic.explainers.regression import cholesky, padded, padded_vectors
 
 
-def draw_coalitions(superpixels: int, budget: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Masks other than none and all, in pairs (z, 1 - z), and their weights in the regression.
+@dataclass(frozen=True)
+class PairedValues:
+    """What the network said of one image's coalitions.
 
-    Sizes are taken from the outside in (1 with M - 1, 2 with M - 2, ...). A pair of sizes whose share of the kernel
-    would buy all its subsets is enumerated; the rest of the budget samples the remaining sizes by their kernel mass.
+    Attributes:
+        coalitions: P pairs.
+        kept: float64 (P,), v(z).
+        others: float64 (P,), v(1 - z).
+        nothing: v(0), everything filled.
+        everything: v(1), the image itself.
+    """
 
-    Args:
-        superpixels: M >= 2.
-        budget: the number of masks, at most; 2^M - 2 or more gives every mask once.
-        rng: the draws.
+    coalitions: Coalitions
+    kept: np.ndarray
+    others: np.ndarray
+    nothing: float
+    everything: float
+
+
+def all_masks(coalitions: Coalitions) -> np.ndarray:
+    """Every mask that is to be shown: none, all, z of each pair, 1 - z of each pair: bool (2 + 2 P, M)."""
+    m = coalitions.masks.shape[1]
+    return np.concatenate([np.zeros((1, m), bool), np.ones((1, m), bool), coalitions.masks, ~coalitions.masks])
+
+
+def paired_values(coalitions: Coalitions, values: np.ndarray) -> PairedValues:
+    """Values of `all_masks`, float64 (2 + 2 P,), sorted into pairs."""
+    kept, others = np.split(values[2:], 2)
+    return PairedValues(coalitions, kept, others, float(values[0]), float(values[1]))
+
+
+def shapley_values(found: Sequence[PairedValues]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Shapley values and their standard errors, of many images at once.
+
+    The error is that of drawing the pairs: the sandwich of the regression with each pair's residual enlarged by its
+    leverage (HC3), times what is left of its stratum (finite-population correction). It is zero when every mask was
+    used, and holds nothing of how the fill or the superpixels were chosen.
 
     Returns:
-        masks bool (B, M), B <= budget, and weights float64 (B,).
+        values and errors, for each image float64 (M,).
 
     Raises:
-        UserError: a budget below 2 M, too few for the regression.
+        UserError: the masks do not determine the values.
     """
-    m = superpixels
-    if budget < min(2 * m, 2**m - 2):
-        raise UserError(
-            f"A budget of {budget} masks is too small for {m} superpixels: Kernel SHAP needs at least {2 * m}."
-        )
-    sizes = np.arange(1, m // 2 + 1)
-    # Kernel mass of sizes s and m - s together; the middle size of an even m is its own partner.
-    mass = np.where(2 * sizes == m, 1, 2) * (m - 1) / (sizes * (m - sizes))
-    everything = 2**m - 2 <= budget
-    masks: list[np.ndarray] = []
-    weights: list[np.ndarray] = []
-    left, done = budget, 0
-    for position, size in enumerate(sizes):
-        subsets = comb(m, int(size)) * (1 if 2 * size == m else 2)
-        if subsets > left or (not everything and left * mass[position] / mass[position:].sum() < subsets):
-            break
-        masks.append(_all_of_size(m, int(size)))
-        weights.append(np.full(subsets, mass[position] / subsets))
-        left, done = left - subsets, position + 1
-    pairs = left // 2
-    if done < len(sizes) and pairs:
-        rest = mass[done:]
-        drawn = _sample_pairs(m, rng.choice(sizes[done:], size=pairs, p=rest / rest.sum()), rng)
-        masks.append(drawn)
-        weights.append(np.full(2 * pairs, rest.sum() / (2 * pairs)))
-    return np.concatenate(masks), np.concatenate(weights)
+    m = [f.coalitions.masks.shape[1] for f in found]
+    z = padded([f.coalitions.masks for f in found], max(m))  # (I, P, M)
+    weights = padded_vectors([f.coalitions.weights for f in found])  # (I, P)
+    total = torch.tensor([f.everything - f.nothing for f in found], dtype=torch.float64)
+    half = padded_vectors([(f.kept - f.others) / 2 for f in found])
+    targets = half + total[:, None] / 2  # of z; total - targets of 1 - z
+    real = torch.arange(max(m)) < torch.tensor(m)[:, None]  # (I, M)
+    complement = torch.where(real[:, None], 1 - z, 0.0)
+    gram = _weighted(z, weights, z) + _weighted(complement, weights, complement)
+    right = _weighted(z, weights, targets[..., None]) + _weighted(
+        complement, weights, (total[:, None] - targets)[..., None]
+    )
+    solution, project = _constrained(gram, right[..., 0], total, real)
+    residual = targets - (z @ solution[..., None])[..., 0]
+    signs = z - complement  # one pair's observation moves the solution along G^-1 w (2 z - 1)
+    moves = weights[..., None] * (signs @ project)  # (I, P, M)
+    leverage = 0.5 * (moves * signs).sum(-1)
+    sampled = padded_vectors([f.coalitions.sampled for f in found])
+    deviation = residual / (1 - leverage).clamp(min=1e-6)
+    variance = (((1 - sampled) * deviation.square())[..., None] * moves.square()).sum(1)
+    errors = variance.clamp(min=0).sqrt()
+    return [s[:k].numpy() for s, k in zip(solution, m, strict=True)], [
+        e[:k].numpy() for e, k in zip(errors, m, strict=True)
+    ]
 
 
-def _all_of_size(m: int, size: int) -> np.ndarray:
-    """Every subset of `size` and of `m - size` superpixels, once each."""
-    chosen = np.array(list(combinations(range(m), size)))
-    masks = np.zeros((len(chosen), m), bool)
-    np.put_along_axis(masks, chosen, True, axis=1)
-    return masks if 2 * size == m else np.concatenate([masks, ~masks])
-
-
-def _sample_pairs(m: int, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random subset of each size, then all their complements: (2 * len(sizes), m)."""
-    ranks = rng.random((len(sizes), m)).argsort(1).argsort(1)
-    masks = ranks < sizes[:, None]
-    return np.concatenate([masks, ~masks])
-
-
-def shapley_values(
+def weighted_shapley_values(
     masks: np.ndarray, values: np.ndarray, weights: np.ndarray, nothing: float, everything: float
 ) -> np.ndarray:
-    """Minimise sum w (v(z) - phi_0 - z phi)^2 with phi_0 = v(0) and sum phi = v(1) - v(0).
+    """The same regression on any masks, paired or not: minimise sum w (v(z) - v(0) - z phi)^2, sum phi = v(1) - v(0).
 
     Args:
         masks: bool (B, M), neither none nor all.
@@ -88,13 +105,30 @@ def shapley_values(
     Raises:
         UserError: the masks do not determine the values.
     """
-    z = masks.astype(np.float64)
-    total = everything - nothing
-    rows = z[:, :-1] - z[:, -1:]  # the last value is total minus the others
-    target = values - nothing - z[:, -1] * total
-    weighted = rows * weights[:, None]
-    gram = weighted.T @ rows
-    if np.linalg.cond(gram) > 1e10:
-        raise UserError(f"{len(masks)} masks do not determine {z.shape[1]} values: raise the budget.")
-    others = np.linalg.solve(gram, weighted.T @ target)
-    return np.append(others, total - others.sum())
+    z = torch.from_numpy(masks.astype(np.float64))[None]
+    w = torch.from_numpy(np.asarray(weights, dtype=np.float64))[None]
+    targets = torch.from_numpy(np.asarray(values, dtype=np.float64) - nothing)[None, :, None]
+    total = torch.tensor([everything - nothing], dtype=torch.float64)
+    real = torch.ones(1, masks.shape[1], dtype=torch.bool)
+    solution, _ = _constrained(_weighted(z, w, z), _weighted(z, w, targets)[..., 0], total, real)
+    return solution[0].numpy()
+
+
+def _weighted(left: Tensor, weights: Tensor, right: Tensor) -> Tensor:
+    """left^T diag(weights) right for each image."""
+    return left.transpose(1, 2) @ (weights[..., None] * right)
+
+
+def _constrained(gram: Tensor, right: Tensor, total: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Minimise phi G phi / 2 - phi b with sum phi = total; and the matrix that says how phi moves with b.
+
+    Args:
+        gram: (I, M, M). right: (I, M). total: (I,). real: bool (I, M), False for padding.
+    """
+    factor = cholesky(gram, real, "Kernel SHAP's values")
+    ones = real.double()
+    inverse = torch.cholesky_inverse(factor)
+    free, toward = (inverse @ right[..., None])[..., 0], (inverse @ ones[..., None])[..., 0]
+    reach = toward.sum(1, keepdim=True)
+    solution = (free + toward * (total[:, None] - free.sum(1, keepdim=True)) / reach) * ones
+    return solution, inverse - toward[..., None] * toward[:, None] / reach[..., None]

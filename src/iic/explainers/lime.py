@@ -1,15 +1,31 @@
-"""LIME for images (Ribeiro et al. 2016), with the sampling, kernel and ridge regression of the `lime` package."""
+"""LIME for images (Ribeiro et al. 2016), with the kernel and ridge regression of the `lime` package.
+
+Masks are its coin flips, drawn in pairs (z, 1 - z): each mask by itself is distributed as `lime_image`'s, and what the
+network says of a pair cancels part of what each would add by chance. When every mask can be afforded, all are used.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
+
+from iic.explainers.regression import cholesky, padded, padded_vectors
 
 
 def draw_masks(superpixels: int, budget: int, rng: np.random.Generator) -> np.ndarray:
-    """bool (budget, M): each superpixel kept with probability 1/2; the first row keeps all."""
-    masks = rng.random((budget, superpixels)) < 0.5
-    masks[0] = True
-    return masks
+    """bool (B, M), B <= budget: the mask that keeps all, then pairs of complements, each superpixel a coin flip.
+
+    When 2^M - 1 or more can be afforded: every mask but the empty one, once each. The pair of the first mask, the
+    empty one, is left out as `lime_image` leaves it to chance.
+    """
+    m = superpixels
+    if m < 60 and 2**m - 1 <= budget:
+        return (np.arange(2**m - 1, 0, -1)[:, None] >> np.arange(m)) & 1 == 1
+    half = rng.random(((budget - 1) // 2, m)) < 0.5
+    pairs = np.stack([half, ~half], 1).reshape(-1, m)
+    return np.concatenate([np.ones((1, m), bool), pairs])
 
 
 def proximity(masks: np.ndarray, kernel_width: float) -> np.ndarray:
@@ -19,22 +35,42 @@ def proximity(masks: np.ndarray, kernel_width: float) -> np.ndarray:
 
 
 def lime_coefficients(
-    masks: np.ndarray, values: np.ndarray, *, kernel_width: float = 0.25, ridge: float = 1.0
-) -> np.ndarray:
-    """Weighted ridge regression of values on masks, intercept unpenalised.
+    masks: Sequence[np.ndarray], values: Sequence[np.ndarray], *, kernel_width: float = 0.25, ridge: float = 1.0
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Weighted ridge regression of values on masks, intercept unpenalised, of many images at once.
 
     Args:
-        masks: bool (B, M).
-        values: float (B,), the network's probability for each mask.
+        masks: for each image bool (B, M).
+        values: for each image float (B,), the network's output for each mask.
         kernel_width: sigma of the proximity kernel.
         ridge: the penalty alpha on the coefficients' squares.
 
     Returns:
-        float64 (M,), a coefficient per superpixel.
+        coefficients and their standard errors, for each image float64 (M,). The error is the drawing of the pairs'
+        (sandwich, HC3); zero when every mask was used. It does not say how far the ridge pulls towards zero.
+
+    Raises:
+        UserError: the masks do not determine the coefficients (with a ridge of 0).
     """
-    weights = proximity(masks, kernel_width)
-    rows = masks.astype(np.float64)
-    rows = rows - np.average(rows, axis=0, weights=weights)  # centring takes the intercept out of the penalty
-    centred = values - np.average(values, weights=weights)
-    gram = (rows * weights[:, None]).T @ rows
-    return np.linalg.solve(gram + ridge * np.eye(rows.shape[1]), (rows * weights[:, None]).T @ centred)
+    m = [z.shape[1] for z in masks]
+    rows = padded(masks, max(m))  # (I, B, M)
+    weights = padded_vectors([proximity(z, kernel_width) for z in masks])[..., None]  # (I, B, 1)
+    targets = padded_vectors(values)[..., None]
+    total = weights.sum(1, keepdim=True)
+    rows = rows - (weights * rows).sum(1, keepdim=True) / total  # centring takes the intercept out of the penalty
+    targets = targets - (weights * targets).sum(1, keepdim=True) / total
+    real = torch.arange(max(m)) < torch.tensor(m)[:, None]
+    gram = rows.transpose(1, 2) @ (weights * rows) + ridge * torch.diag_embed(real.double())
+    inverse = torch.cholesky_inverse(cholesky(gram, real, "LIME's coefficients"))
+    solution = inverse @ (rows.transpose(1, 2) @ (weights * targets))  # (I, M, 1)
+    moves = weights * (rows @ inverse)  # (I, B, M): how an observation moves the coefficients
+    leverage = (moves * rows).sum(-1, keepdim=True) + weights / total
+    moved = moves * (targets - rows @ solution) / (1 - leverage).clamp(min=1e-6)
+    pairs = moved[:, 1:]
+    pairs = pairs[:, 0::2] + pairs[:, 1::2] if pairs.shape[1] % 2 == 0 else pairs
+    errors = pairs.square().sum(1).sqrt()
+    whole = [len(z) >= 2.0**k - 1 for z, k in zip(masks, m, strict=True)]
+    return (
+        [s[:k, 0].numpy() for s, k in zip(solution, m, strict=True)],
+        [e[:k].numpy() * (not all_) for e, k, all_ in zip(errors, m, whole, strict=True)],
+    )

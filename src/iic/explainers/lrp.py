@@ -1,113 +1,196 @@
-"""Layer-wise Relevance Propagation (Bach et al. 2015; rules as in Montavon et al. 2019) on a frozen sequential network.
+"""Layer-wise Relevance Propagation (Bach et al. 2015) through any network of the layers named here, folded or not.
 
-Composite `epsilon_plus_flat` (Kohlbrenner et al. 2020): epsilon rule in linear layers, z-plus in convolutions, flat in
-the first convolution. The normalisation passes relevance through unchanged.
+One forward keeps what the rules need; then each node of the network's graph hands its relevance to its inputs: layers
+with weights by a composite's rule, sums and averages in proportion to what each input added, maxima to the winner,
+normalisation, ReLU and Dropout unchanged. What biases and stabilisers keep is accounted for, layer by layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from iic.classifiers.networks import Cast, Normalize
 from iic.errors import UserError
+from iic.explainers.composites import COMPOSITES, RULES, Composite
+from iic.explainers.graph import AVERAGES, LAYERS, SUMS, WAY_OUT, WEIGHTED, name_of, traced
+from iic.explainers.lrp_rules import Seen, Shares, stabilised
 
 EPSILON = 1e-6
-PASS = (Normalize, Cast, nn.ReLU)
 
 
-def _stabilise(z: Tensor) -> Tensor:
-    return z + torch.where(z >= 0, EPSILON, -EPSILON)
+@dataclass(frozen=True)
+class Relevance:
+    """What one propagation found.
+
+    Attributes:
+        values: (N, C, H, W), relevance of each pixel and channel.
+        explained: (N,), the logit that was handed down.
+        layers: layer -> {"inputs", "bias", "stabiliser"}, float64 (N,) each: relevance that arrived at its inputs, and
+            what it kept. The values' sum plus all that was kept is the explained logit.
+    """
+
+    values: Tensor
+    explained: Tensor
+    layers: dict[str, dict[str, Tensor]]
+
+    def leak(self) -> Tensor:
+        """Share of the logit that did not arrive at the pixels: (N,)."""
+        return 1 - self.values.flatten(1).sum(1) / self.explained
 
 
-def _redistribute(contribution: Callable[[Tensor], Tensor], inputs: Tensor, relevance: Tensor) -> Tensor:
-    """inputs * d contribution / d inputs, applied to relevance over contribution: the common form of the rules."""
-    with torch.enable_grad():
-        leaf = inputs.detach().requires_grad_()
-        z = contribution(leaf)
-        (gradient,) = torch.autograd.grad(z, leaf, relevance / _stabilise(z.detach()))
-    return leaf.detach() * gradient
-
-
-def _convolve(layer: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
-
-
-def epsilon_rule(layer: nn.Module, inputs: Tensor, relevance: Tensor) -> Tensor:
-    """Shares in proportion to x w, the stabiliser and the bias keeping theirs; for dense layers."""
-    return _redistribute(layer, inputs, relevance)
-
-
-def plus_rule(layer: nn.Conv2d, inputs: Tensor, relevance: Tensor) -> Tensor:
-    """Shares in proportion to the positive x w, for convolutions after a ReLU (x >= 0)."""
-    weight = layer.weight.clamp(min=0)
-    bias = None if layer.bias is None else layer.bias.clamp(min=0)
-    return _redistribute(lambda x: _convolve(layer, x, weight, bias), inputs, relevance)
-
-
-def flat_rule(layer: nn.Conv2d, inputs: Tensor, relevance: Tensor) -> Tensor:
-    """Equal shares over the receptive field, for the layer on the pixels."""
-    weight = torch.ones_like(layer.weight)
-    return _redistribute(lambda x: _convolve(layer, x, weight, None), torch.ones_like(inputs), relevance)
-
-
-def winner_rule(layer: nn.MaxPool2d, inputs: Tensor, relevance: Tensor) -> Tensor:
-    """All of a maximum's relevance to the input that was the maximum."""
-    with torch.enable_grad():
-        leaf = inputs.detach().requires_grad_()
-        (routed,) = torch.autograd.grad(layer(leaf), leaf, relevance)
-    return routed
-
-
-def check_layers(model: nn.Module) -> None:
-    """Raise UserError, naming the layer, if there is one that no rule covers."""
-    if not isinstance(model, nn.Sequential):
-        raise UserError(
-            f"LRP goes through the layers of an nn.Sequential, and this network is a {type(model).__name__}: "
-            "explain it with the other methods (IIC_METHODS=lime,kernel_shap,random,sobel)."
-        )
-    for number, layer in enumerate(model):
-        if not isinstance(layer, (*PASS, nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.Flatten)):
-            raise UserError(
-                f"LRP has no rule for layer {number} ({type(layer).__name__}): fold BatchNorm with freeze(), "
-                "or explain this network with the other methods (IIC_METHODS=lime,kernel_shap,random,sobel)."
-            )
-
-
-@torch.no_grad()
-def relevance(model: nn.Sequential, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Relevance of each pixel for the logit of each image's target class.
+class Propagator:
+    """A network made ready for LRP: traced, BatchNorm folded, every layer known to have a rule.
 
     Args:
-        model: from `freeze`.
-        images: uint8 or float (N, C, H, W), pixels 0..255.
-        targets: int64 (N,).
+        model: in evaluation mode; a module that torch.fx can trace.
+        composite: which rule each layer gets; see `iic.explainers.composites`.
 
-    Returns:
-        relevance (N, C, H, W), and the share of the logit that did not arrive at the pixels, (N,): what biases and the
-        stabiliser kept.
+    Raises:
+        UserError: a layer or operation that no rule covers, by name, or a rule that its layer cannot have.
     """
-    check_layers(model)
-    inputs, activation = [], images.float()
-    for layer in model:
-        inputs.append(activation)
-        activation = layer(activation)
-    explained = activation.gather(1, targets[:, None])
-    flow = torch.zeros_like(activation).scatter(1, targets[:, None], explained)
-    first = next(number for number, layer in enumerate(model) if isinstance(layer, nn.Conv2d | nn.Linear))
-    for number in reversed(range(len(model))):
-        flow = _rule(model[number], first=number == first)(model[number], inputs[number], flow)
-    return flow, 1 - flow.sum((1, 2, 3)) / explained[:, 0]
+
+    def __init__(self, model: nn.Module, composite: Composite = COMPOSITES["epsilon_plus_flat"]) -> None:
+        self.graph = traced(model)
+        self.modules = dict(self.graph.named_modules())
+        self.nodes = [node for node in self.graph.graph.nodes if node.op not in ("placeholder", "output")]
+        self.image = next(node for node in self.graph.graph.nodes if node.op == "placeholder")
+        self.result = next(node for node in self.graph.graph.nodes if node.op == "output").args[0]
+        for node in self.nodes:
+            self._check(node)
+        weighted = [node for node in self.nodes if isinstance(self._module(node), WEIGHTED)]
+        for name in composite.own:
+            if name not in {node.target for node in weighted}:
+                known = ", ".join(str(node.target) for node in weighted)
+                raise UserError(f"There is no layer '{name}' that an LRP rule could be given: choose from {known}.")
+        self.rules = {n: composite.rule(n.target, self._module(n), first=n is weighted[0]) for n in weighted}
+        self.boxes = {node: self._box(node) for node, rule in self.rules.items() if rule == "box"}
+        self.nonnegative = self._nonnegative()
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, targets: Tensor) -> Relevance:
+        """Relevance of each pixel for the logit of each image's target class.
+
+        Args:
+            images: uint8 or float (N, C, H, W), pixels 0..255.
+            targets: int64 (N,).
+        """
+        values, winners = self._forward(images.float().contiguous(memory_format=torch.channels_last))
+        logits = values[self.result]
+        explained = logits.gather(1, targets[:, None])
+        flow = {self.result: torch.zeros_like(logits).scatter(1, targets[:, None], explained)}
+        layers = {}
+        for node in reversed(self.nodes):
+            if node not in flow:
+                continue  # computed, but not part of the logits
+            arriving = flow.pop(node)
+            shares = self._back(node, arriving, values, winners)
+            if isinstance(shares, Shares):
+                layers[str(node.target)] = {
+                    "inputs": shares.inputs.flatten(1).sum(1, dtype=torch.float64),
+                    "bias": shares.bias,
+                    "stabiliser": shares.stabiliser,
+                }
+                handed = {node.args[0]: shares.inputs}
+            else:
+                handed = shares
+            for source, part in handed.items():
+                flow[source] = flow[source] + part if source in flow else part
+            del values[node]  # nobody above asks for it any more
+        return Relevance(flow[self.image], explained[:, 0], dict(reversed(layers.items())))
+
+    def _module(self, node: fx.Node) -> nn.Module | None:
+        return self.modules[node.target] if node.op == "call_module" else None
+
+    def _check(self, node: fx.Node) -> None:
+        if node.op == "call_module" and isinstance(self.modules[node.target], LAYERS):
+            if isinstance(self.modules[node.target], nn.MaxPool2d) and self.modules[node.target].return_indices:
+                raise UserError(f"LRP has no rule for layer {node.target} (MaxPool2d with indices): {WAY_OUT}")
+            return
+        if node.op == "call_function" and node.target in (torch.flatten, F.relu):
+            return
+        if node.op == "call_function" and node.target in SUMS and all(isinstance(a, fx.Node) for a in node.args):
+            return
+        what = type(self.modules[node.target]).__name__ if node.op == "call_module" else name_of(node)
+        name = node.target if node.op == "call_module" else node.name
+        raise UserError(f"LRP has no rule for layer {name} ({what}): {WAY_OUT}")
+
+    def _box(self, node: fx.Node) -> tuple[Tensor, Tensor]:
+        """Smallest and largest normalised pixel, for the layer right behind the normalisation."""
+        before = node.args[0]
+        while isinstance(self._module(before), Cast):
+            before = before.args[0]
+        normalize = self._module(before)
+        if not isinstance(normalize, Normalize) or before.args[0] is not self.image:
+            raise UserError(
+                f"The LRP rule 'box' is for the layer on the normalised pixels, not for layer {node.target}."
+            )
+        return normalize(torch.zeros_like(normalize.mean)), normalize(torch.full_like(normalize.mean, 255.0))
+
+    def _nonnegative(self) -> set[fx.Node]:
+        """Nodes whose values cannot be below zero: behind a ReLU, or made of such."""
+        found: set[fx.Node] = set()
+        for node in self.nodes:
+            module = self._module(node)
+            sources = [a for a in node.args if isinstance(a, fx.Node)]
+            keeps = not isinstance(module, (*WEIGHTED, Normalize)) and all(s in found for s in sources)
+            if isinstance(module, nn.ReLU) or node.target is F.relu or keeps:
+                found.add(node)
+        return found
+
+    def _forward(self, pixels: Tensor) -> tuple[dict[fx.Node, Tensor], dict[fx.Node, Tensor]]:
+        """Every node's value, and the positions of the maxima of each MaxPool2d."""
+        values, winners = {self.image: pixels}, {}
+        for node in self.nodes:
+            module, args = self._module(node), fx.map_arg(node.args, values.__getitem__)
+            if isinstance(module, nn.MaxPool2d):
+                values[node], winners[node] = torch.ops.aten.max_pool2d_with_indices(*args, *_pool_options(module))
+            elif module is not None:
+                values[node] = F.relu(*args) if isinstance(module, nn.ReLU) else module(*args)  # never in place
+            elif node.target is operator.iadd:
+                values[node] = torch.add(*args)
+            else:
+                values[node] = node.target(*args, **({} if node.target is F.relu else node.kwargs))
+        return values, winners
+
+    def _back(self, node: fx.Node, flow: Tensor, values: dict, winners: dict) -> Shares | dict[fx.Node, Tensor]:
+        """Shares of a layer with weights, else input node -> relevance."""
+        module, source = self._module(node), node.args[0]
+        x = values[source]
+        if node in self.rules:
+            seen = Seen(x, values[node], source in self.nonnegative, self.boxes.get(node))
+            return RULES[self.rules[node]](module, seen, flow)
+        if isinstance(module, nn.MaxPool2d):
+            options = _pool_options(module)
+            return {source: torch.ops.aten.max_pool2d_with_indices_backward(flow, x, *options, winners[node])}
+        if isinstance(module, AVERAGES):
+            return self._averaged(node, module, x, flow, values[node])
+        if node.target in SUMS:
+            s = flow / stabilised(values[node], EPSILON)
+            handed: dict[fx.Node, Tensor] = {}
+            for each in node.args:
+                handed[each] = handed[each] + values[each] * s if each in handed else values[each] * s
+            return handed
+        return {source: flow.reshape(x.shape)}
+
+    def _averaged(self, node: fx.Node, module: nn.Module, x: Tensor, flow: Tensor, z: Tensor) -> dict:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(module(leaf), leaf, flow / stabilised(z, EPSILON))
+        return {node.args[0]: x * gradient}
 
 
-def _rule(layer: nn.Module, *, first: bool) -> Callable[[nn.Module, Tensor, Tensor], Tensor]:
-    if isinstance(layer, nn.Conv2d):
-        return flat_rule if first else plus_rule
-    if isinstance(layer, nn.Linear):
-        return epsilon_rule
-    if isinstance(layer, nn.MaxPool2d):
-        return winner_rule
-    return lambda _layer, inputs, flow: flow.reshape(inputs.shape)  # Normalize, ReLU, Flatten
+def _pool_options(module: nn.MaxPool2d) -> tuple:
+    def pair(value: int | tuple[int, int]) -> list[int]:
+        return list(value) if isinstance(value, tuple) else [value, value]
+
+    sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
+    return (*map(pair, sizes), module.ceil_mode)
+
+
+def _name_of(node: fx.Node) -> str:
+    return getattr(node.target, "__name__", str(node.target))

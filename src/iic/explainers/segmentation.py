@@ -2,9 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 
 from iic.errors import UserError
+from iic.params import AttributionParams
+
+SEGMENTATIONS = ("slic", "grid", "pixels")
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """The superpixels of any test image: found as the parameters say, or a user's own `labels`."""
+
+    params: AttributionParams
+    labels: np.ndarray | None = None
+
+    def __call__(self, image: np.ndarray, index: int) -> np.ndarray:
+        """int64 (H, W), labels 0..M-1, of the image uint8 (C, H, W) at this position of the test set."""
+        if self.labels is not None:
+            return without_gaps(np.asarray(self.labels if self.labels.ndim == 2 else self.labels[index]))
+        return superpixels(self.params.segmentation, image, self.params.superpixels, self.params.compactness)
+
+
+def superpixels(kind: str, image: np.ndarray, count: int, compactness: float) -> np.ndarray:
+    """Superpixels of one image.
+
+    Args:
+        kind: a name of SEGMENTATIONS: SLIC; a regular grid; every pixel by itself.
+        image: uint8 (C, H, W), C = 1 or 3.
+        count: the number aimed at, for SLIC and grid.
+        compactness: of SLIC.
+
+    Returns:
+        int64 (H, W), labels 0..M-1 without gaps.
+
+    Raises:
+        UserError: fewer than two superpixels were found, with which nothing can be compared.
+    """
+    if kind == "grid":
+        return grid_superpixels(image.shape[1:], count)
+    if kind == "pixels":
+        return np.arange(image[0].size).reshape(image.shape[1:])
+    return slic_superpixels(image, count, compactness)
 
 
 def slic_superpixels(image: np.ndarray, count: int, compactness: float) -> np.ndarray:
@@ -32,9 +74,44 @@ def slic_superpixels(image: np.ndarray, count: int, compactness: float) -> np.nd
         channel_axis=None if grey else -1,
         start_label=0,
     )
-    segments = np.unique(found, return_inverse=True)[1].reshape(found.shape)
+    segments = without_gaps(found)
     if segments.max() < 1:
         raise UserError(
             f"SLIC found one superpixel only (asked for {count}, compactness {compactness}): raise the compactness."
         )
     return segments
+
+
+def grid_superpixels(shape: tuple[int, int], count: int) -> np.ndarray:
+    """About `count` rectangles of nearly equal size: int64 (H, W)."""
+    height, width = shape
+    rows = min(height, max(1, round((count * height / width) ** 0.5)))
+    columns = min(width, max(2, round(count / rows)))
+    row, column = np.arange(height) * rows // height, np.arange(width) * columns // width
+    return row[:, None] * columns + column
+
+
+def without_gaps(labels: np.ndarray) -> np.ndarray:
+    """The same partition with labels 0..M-1: int64, any shape."""
+    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int64)
+
+
+def load_label_map(path: Path, count: int, shape: tuple[int, int]) -> np.ndarray:
+    """A user's own superpixels from a .npy file: integers (H, W) for all test images, or (count, H, W).
+
+    Returns:
+        read memory-mapped, as it is in the file.
+
+    Raises:
+        UserError: no such file, another shape, or numbers that are no labels.
+    """
+    try:
+        labels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"The superpixels in {path} cannot be read ({error}): give a .npy file of integers.") from error
+    if labels.shape not in (shape, (count, *shape)) or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"The superpixels in {path} are {labels.dtype} {labels.shape}: integers of shape {shape} or "
+            f"{(count, *shape)} are needed."
+        )
+    return labels

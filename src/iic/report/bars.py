@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iic.report.style import FILLS, GREEN, GREY, TITLES, new_figure
+from iic.report.style import FILLS, GREEN, GREY, new_figure, title
 
 
 def accuracy_bars(report: dict) -> Any:
@@ -23,7 +23,7 @@ def accuracy_bars(report: dict) -> Any:
             axis.text(place, height + up + 0.01, f"{height:.2f}", ha="center", va="bottom", fontsize=8)
     axis.axhline(report["clean"]["accuracy"], color=GREEN, ls="--", label=f"clean: {report['clean']['accuracy']:.3f}")
     axis.axhline(report["chance"], color=GREY, ls=":", label=f"chance: {report['chance']:.2f}")
-    axis.set_xticks(range(len(methods)), [TITLES[m] for m in methods])
+    axis.set_xticks(range(len(methods)), [title(m) for m in methods])
     axis.set(ylim=(0, 1.08), ylabel="accuracy against the true label")
     axis.set_title(
         f"{report['dataset']['dataset']}: the network sees only the top {report['kept_share']:.0%} of the pixels\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iic.report.style import BLUE, FILLS, GREEN, ORANGE, TITLES, new_figure
+from iic.report.style import BLUE, FILLS, GREEN, ORANGE, new_figure, title
 
 
 def bayesian_plot(report: dict) -> Any:
@@ -29,7 +29,7 @@ def bayesian_plot(report: dict) -> Any:
         ([report["degraded"][m][fill]["confidence"] for m in methods], f"confidence, rest: {label}", colour)
         for fill, (label, colour) in FILLS.items()
     ]
-    _grouped(right, [TITLES[m] for m in methods], columns)
+    _grouped(right, [title(m) for m in methods], columns)
     right.axhline(clean, color=GREEN, ls="--", label=f"confidence, clean: {clean:.2f}")
     right.set(ylabel="mean probability of the forced answer", title="confidence on what each method keeps")
     for axis in (left, right):

@@ -8,8 +8,8 @@ import numpy as np
 
 from iic.data.images import ImageSet
 from iic.errors import UserError
-from iic.explainers.methods import Attributions
-from iic.report.style import DIVERGING, TITLES, new_figure
+from iic.explainers.attributions import Attributions
+from iic.report.style import DIVERGING, new_figure, title
 
 
 def grid_rows(labels: np.ndarray, per_class: int) -> np.ndarray:
@@ -54,7 +54,7 @@ def comparison_grid(
             color="black" if true == predicted else "#D55E00",
         )
     for column, (method, attributions) in enumerate(maps.items(), start=1):
-        _draw_column(figure, axes[:, column], attributions.values[rows], TITLES[method])
+        _draw_column(figure, axes[:, column], attributions.values[rows], title(method))
     axes[0, 0].set_title("image", fontsize=9)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])

@@ -10,10 +10,28 @@ FILLS = {"salt_and_pepper": ("salt and pepper", BLUE), "mean_colour": ("mean col
 TITLES = {
     "lime": "LIME",
     "kernel_shap": "Kernel SHAP",
+    "rise": "RISE",
     "lrp": "LRP",
+    "lrp_epsilon": "LRP ε",
+    "lrp_alpha2_beta1": "LRP α2β1",
+    "lrp_gamma_box": "LRP γ-box",
+    "input_x_gradient": "input × gradient",
+    "smoothgrad": "SmoothGrad",
+    "deeplift": "DeepLIFT",
+    "guided_backprop": "guided backprop",
+    "grad_cam": "Grad-CAM",
     "random": "random pixels\n(control)",
     "sobel": "Sobel edges\n(control)",
 }
+TWINS = {"_logit": "on logits", "_superpixel": "by superpixel", "_blurred": "blurred"}
+
+
+def title(method: str) -> str:
+    """How pictures call a method."""
+    for ending, words in TWINS.items():
+        if method.endswith(ending):
+            return f"{title(method.removesuffix(ending))}\n{words}"
+    return TITLES.get(method, method.replace("_", " "))
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options):

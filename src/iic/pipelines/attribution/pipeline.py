@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kedro.pipeline import Node, Pipeline
 
+from iic.explainers.names import source_of
 from iic.pipelines.attribution import nodes
 from iic.pipelines.wiring import with_names
 
 
-def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...]) -> Pipeline:
-    """One node per dataset and method, namespace {dataset}.{method}."""
-    return Pipeline([_node(dataset, method) for dataset in datasets for method in methods])
+def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...], project: Path) -> Pipeline:
+    """One node per dataset and method, namespace {dataset}.{method}; a twin brings the method it is derived from."""
+    wanted = dict.fromkeys(name for method in methods for name in (source_of(method), method) if name)
+    return Pipeline([_node(dataset, method, project) for dataset in datasets for method in wanted])
 
 
-def _node(d: str, method: str) -> Node:
+def _node(d: str, method: str, project: Path) -> Node:
+    source = source_of(method)
+    func = nodes.explain_images if source is None else nodes.derive_maps
+    inputs = {"params": f"params:{d}.attribution"}
+    if source is None:
+        inputs |= {"train": f"{d}.train", "test": f"{d}.test", "card": f"{d}.data_card", "model": f"{d}.model"}
+    else:
+        inputs |= {"test": f"{d}.test", "source": f"{d}.{source}.attributions", "cost": f"{d}.{source}.cost"}
     return Node(
-        func=with_names(nodes.explain_images, dataset=d, method=method),
-        inputs={
-            "params": f"params:{d}.attribution",
-            "test": f"{d}.test",
-            "card": f"{d}.data_card",
-            "model": f"{d}.model",
-        },
+        func=with_names(func, dataset=d, method=method, project=project),
+        inputs=inputs,
         outputs=[f"{d}.{method}.attributions", f"{d}.{method}.cost"],
-        name="explain_images",
+        name=func.__name__,
         namespace=f"{d}.{method}",
     )

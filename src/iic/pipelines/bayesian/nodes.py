@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from iic.data.images import ImageSet
-from iic.explainers.methods import Attributions
+from iic.explainers.attributions import Attributions
 from iic.params import BayesianParams, EvaluationParams
 from iic.progress import bar
 from iic.shipped import FOLDER, check_shipped, load_shipped

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from iic.data.images import ImageSet
-from iic.explainers.methods import Attributions
+from iic.explainers.attributions import Attributions
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
 from iic.progress import bar
 

@@ -1,0 +1,89 @@
+"""Which numbers a forward computes in: the fastest that this machine has and that names the same classes.
+
+float32 everywhere; bfloat16 on CUDA and on CPUs with AMX; 8 bits on other CPUs with VNNI, for the project's networks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from iic.classifiers.inference import best_dtype, freeze, predicted_class
+from iic.classifiers.quantized import can_quantize, quantize
+from iic.errors import UserError
+
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+DEVICES = ("auto", "cpu", "cuda")
+SAME_CLASS = 0.995  # share of images on which a faster forward has to name float32's class
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A frozen network for many forwards: its module, precision, device, and how often it names float32's class."""
+
+    model: nn.Module
+    precision: str
+    device: str
+    same_class: float
+
+
+def choose_device(device: str) -> str:
+    """ "cuda" where there is one and it is wanted, else "cpu".
+
+    Raises:
+        UserError: CUDA is asked for and torch finds none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is 'cuda', but torch finds no CUDA device here: use 'auto' or 'cpu'.")
+    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def fast_forward(model: nn.Module, sample: Tensor, precision: str = "auto", device: str = "auto") -> Forward:
+    """The fastest forward whose classes are float32's on at least 99.5 % of the sample; float32 if there is none.
+
+    Args:
+        model: trained, not frozen; in evaluation mode.
+        sample: pixels 0..255 (N, C, H, W), uint8, training images.
+        precision: a name of PRECISIONS; one that is named is used, "auto" falls back to float32.
+        device: a name of DEVICES.
+
+    Raises:
+        UserError: a device or precision that is not to be had.
+    """
+    device = choose_device(device)
+    plain = freeze(model).to(device)
+    wanted = _fastest(plain, device) if precision == "auto" else precision
+    if wanted == "float32":
+        return Forward(plain, "float32", device, 1.0)
+    if wanted == "int8":
+        if device != "cpu" or not can_quantize(plain):
+            raise UserError("precision 'int8' needs a CPU with VNNI and a network of this project: use 'auto'.")
+        fast = quantize(plain, _with_masked(sample))
+    elif not isinstance(plain, nn.Sequential):
+        raise UserError("precision 'bfloat16' is for networks of this project: use 'auto' or 'float32'.")
+    else:
+        fast = freeze(model, torch.bfloat16).to(device)
+    pixels = sample.to(device)
+    same = (predicted_class(fast, pixels) == predicted_class(plain, pixels)).float().mean().item()
+    if precision == "auto" and same < SAME_CLASS:
+        return Forward(plain, "float32", device, 1.0)
+    return Forward(fast, wanted, device, same)
+
+
+def _fastest(model: nn.Module, device: str) -> str:
+    if not isinstance(model, nn.Sequential):
+        return "float32"
+    if device == "cuda" or best_dtype() == torch.bfloat16:
+        return "bfloat16"
+    return "int8" if can_quantize(model) else "float32"
+
+
+def _with_masked(sample: Tensor) -> Tensor:
+    """Some images, and the same with a half of their 4 x 4 blocks in their mean colour: what explainers show."""
+    images = sample[:128].float()
+    generator = torch.Generator().manual_seed(0)
+    blocks = torch.rand(len(images), 1, -(-images.shape[2] // 4), -(-images.shape[3] // 4), generator=generator) < 0.5
+    keep = blocks.repeat_interleave(4, 2).repeat_interleave(4, 3)[..., : images.shape[2], : images.shape[3]]
+    return torch.cat([images, torch.where(keep, images, images.mean((0, 2, 3), keepdim=True))])

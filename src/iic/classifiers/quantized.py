@@ -1,0 +1,148 @@
+"""An 8-bit forward for CPUs with VNNI: the frozen network's convolutions in int8 weights and uint8 activations.
+
+Post-training quantisation (Jacob et al. 2018, arXiv 1712.05877): one scale for each filter, one for each activation,
+taken from sample images. The whitening convolution and the last layer stay float32: the first has filters whose
+outputs are small differences of large numbers.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iic.classifiers.networks import Normalize
+
+LARGEST = 0.9999  # quantile of an activation that still gets a number of its own; what is larger is cut off
+
+
+class QuantizedConvolution(nn.Module):
+    """Convolution and ReLU from uint8 to uint8, x = scale * number."""
+
+    def __init__(self, layer: nn.Conv2d, scale: float, output_scale: float) -> None:
+        super().__init__()
+        self.options = [list(layer.stride), list(layer.padding), list(layer.dilation), layer.groups]
+        weight = layer.weight.detach().float()
+        self.weight_scale = weight.abs().amax((1, 2, 3)).clamp(min=1e-12) / 127
+        self.numbers = (weight / self.weight_scale.view(-1, 1, 1, 1)).round().to(torch.int8)
+        self.zeros = torch.zeros(len(weight), dtype=torch.int64)
+        self.bias = None if layer.bias is None else layer.bias.detach().float()
+        self.scale, self.output_scale = scale, output_scale
+        self._pack()
+
+    def _pack(self) -> None:
+        self.packed = torch.ops.onednn.qconv_prepack(
+            self.numbers, self.weight_scale, self.scale, 0, *self.options, None
+        )
+
+    def __getstate__(self) -> dict:
+        """Without the packed weights, whose layout belongs to this machine."""
+        return {**self.__dict__, "packed": None}
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._pack()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.onednn.qconv2d_pointwise(
+            x,
+            self.scale,
+            0,
+            self.packed,
+            self.weight_scale,
+            self.zeros,
+            self.bias,
+            *self.options,
+            self.output_scale,
+            0,
+            torch.uint8,
+            "relu",
+            [],
+            "",
+        )
+
+
+class QuantizedPool(nn.Module):
+    """MaxPool2d of uint8."""
+
+    def __init__(self, layer: nn.MaxPool2d) -> None:
+        super().__init__()
+        self.options = [_pair(v) for v in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.ops.quantized.max_pool2d(x, *self.options, False)
+
+
+class Quantize(nn.Module):
+    """Float >= 0 to uint8, number = x / scale, cut off at 255."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * (1 / self.scale)).round_().clamp_(max=255).to(torch.uint8)
+
+
+class Dequantize(nn.Module):
+    """uint8 to float32."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float() * self.scale
+
+
+def can_quantize(model: nn.Module) -> bool:
+    """Whether this CPU has VNNI, this torch the operators, and the frozen network the form of `build_network`'s."""
+    operators = hasattr(torch.ops.onednn, "qconv2d_pointwise") and hasattr(torch.ops.onednn, "qconv_prepack")
+    if not (operators and torch.cpu._is_vnni_supported() and isinstance(model, nn.Sequential)):
+        return False
+    head = [type(module) for module in model[:3]]
+    body = [type(module) for module in model[3:-2]]
+    return (
+        head == [Normalize, nn.Conv2d, nn.ReLU]
+        and [type(module) for module in model[-2:]] == [nn.Flatten, nn.Linear]
+        and all(kind in (nn.Conv2d, nn.ReLU, nn.MaxPool2d) for kind in body)
+        and all(following is nn.ReLU for kind, following in pairwise(body) if kind is nn.Conv2d)
+    )
+
+
+@torch.no_grad()
+def quantize(model: nn.Sequential, sample: Tensor) -> nn.Sequential:
+    """The frozen network in 8 bits.
+
+    Args:
+        model: from `freeze` in float32; `can_quantize(model)` holds.
+        sample: pixels 0..255 (N, C, H, W) like those that it will see, perturbed ones among them.
+
+    Returns:
+        logits float32 (N, classes) from the same pixels.
+    """
+    layers: list[nn.Module] = [*model[:3]]
+    x = model[:3](sample.float().contiguous(memory_format=torch.channels_last))
+    scale = _scale(x)
+    layers.append(Quantize(scale))
+    for module in model[3:-2]:
+        x = module(x)
+        if isinstance(module, nn.Conv2d):
+            output_scale = _scale(F.relu(x))
+            layers.append(QuantizedConvolution(module, scale, output_scale))
+            scale = output_scale
+        elif isinstance(module, nn.MaxPool2d):
+            layers.append(QuantizedPool(module))
+    return nn.Sequential(*layers, Dequantize(scale), *model[-2:]).eval()
+
+
+def _scale(activation: Tensor) -> float:
+    """The step between two numbers, for an activation >= 0."""
+    rank = max(1, round((1 - LARGEST) * activation.numel()))
+    return max(activation.flatten().topk(rank).values[-1].item(), 1e-6) / 255
+
+
+def _pair(value: int | tuple[int, int]) -> list[int]:
+    return [value, value] if isinstance(value, int) else list(value)

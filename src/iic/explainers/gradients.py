@@ -1,0 +1,137 @@
+"""The gradient family, through Captum, on the frozen network in float32; many images at once.
+
+Gradients are taken with respect to the normalised pixels (design, section 3: input x gradient multiplies by them), so
+the baseline of integrated gradients and DeepLIFT, zero, is the dataset's mean colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from iic.classifiers.networks import Cast, Normalize
+from iic.errors import UserError
+from iic.params import AttributionParams
+
+
+class AfterNormalize(nn.Module):
+    """The network from its normalised pixels on; any other network as it is."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        layers = list(model) if isinstance(model, nn.Sequential) else []
+        own = bool(layers) and isinstance(layers[0], Normalize)
+        self.normalize = layers[0] if own else nn.Identity()
+        self.network = nn.Sequential(*layers[1:]) if own else model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+
+def _leaf(x: Tensor) -> Tensor:
+    """A tensor that gradients are asked of."""
+    return x.detach().requires_grad_()
+
+
+def _signed(maps: Tensor) -> Tensor:
+    return maps.sum(1)
+
+
+def _absolute(maps: Tensor) -> Tensor:
+    return maps.abs().sum(1)
+
+
+def gradient(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionParams) -> Tensor:
+    """|d logit / d x| (Simonyan et al. 2014)."""
+    from captum.attr import Saliency
+
+    return _absolute(Saliency(model).attribute(_leaf(x), target=targets, abs=False))
+
+
+def input_x_gradient(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionParams) -> Tensor:
+    """x d logit / d x (Shrikumar et al. 2016)."""
+    from captum.attr import InputXGradient
+
+    return _signed(InputXGradient(model).attribute(_leaf(x), target=targets))
+
+
+def integrated_gradients(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionParams) -> Tensor:
+    """Gradients along the way from the mean colour to the image (Sundararajan et al. 2017)."""
+    from captum.attr import IntegratedGradients
+
+    method = IntegratedGradients(model)
+    return _signed(method.attribute(x, target=targets, n_steps=params.gradient_steps, internal_batch_size=len(x)))
+
+
+def smoothgrad(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionParams) -> Tensor:
+    """|Mean gradient of noisy copies of the image| (Smilkov et al. 2017); the noise is the same for all images.
+
+    Written out, because Captum's NoiseTunnel draws from the global generator, and an image's map would depend on the
+    other images of its batch. The noise's standard deviation is `smoothgrad_noise` times the image's own range.
+    """
+    from captum.attr import Saliency
+
+    generator = torch.Generator().manual_seed(params.seed)
+    noise = torch.randn(params.gradient_steps, *x.shape[1:], generator=generator).to(x)
+    scale = params.smoothgrad_noise * (x.amax((1, 2, 3), True) - x.amin((1, 2, 3), True))
+    method = Saliency(model)
+    return _absolute(sum(method.attribute(_leaf(x + scale * n), target=targets, abs=False) for n in noise) / len(noise))
+
+
+def deeplift(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionParams) -> Tensor:
+    """Differences from the mean colour, carried back by the rescale rule (Shrikumar et al. 2017)."""
+    import warnings
+
+    from captum.attr import DeepLift
+
+    with warnings.catch_warnings():  # Captum announces on every call that it sets hooks, and takes them off again
+        warnings.filterwarnings("ignore", "Setting forward, backward hooks", UserWarning)
+        return _signed(DeepLift(model).attribute(_leaf(x), target=targets))
+
+
+def guided_backprop(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionParams) -> Tensor:
+    """Gradients of which every ReLU lets only positive ones through (Springenberg et al. 2015)."""
+    import warnings
+
+    from captum.attr import GuidedBackprop
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Setting backward hooks on ReLU", UserWarning)
+        return _absolute(GuidedBackprop(model).attribute(_leaf(x), target=targets))
+
+
+def grad_cam(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionParams) -> Tensor:
+    """Channels of the last convolution's ReLU, weighted by their mean gradient, enlarged (Selvaraju et al. 2017)."""
+    from captum.attr import LayerAttribution, LayerGradCam
+
+    maps = LayerGradCam(model, _last_spatial(model)).attribute(x, target=targets, relu_attributions=True)
+    return LayerAttribution.interpolate(maps, x.shape[2:], "bilinear")[:, 0]
+
+
+def _last_spatial(model: nn.Module) -> nn.Module:
+    """The activation behind the last convolution, or that convolution."""
+    modules = [m for m in model.modules() if not list(m.children())]
+    last = max((i for i, m in enumerate(modules) if isinstance(m, nn.Conv2d)), default=None)
+    if last is None:
+        raise UserError("Grad-CAM needs a convolution, and this network has none: leave grad_cam out of IIC_METHODS.")
+    following = modules[last + 1] if last + 1 < len(modules) else None
+    return following if isinstance(following, (nn.ReLU, Cast)) else modules[last]
+
+
+GRADIENTS: dict[str, Callable[[nn.Module, Tensor, Tensor, AttributionParams], Tensor]] = {
+    "gradient": gradient,
+    "input_x_gradient": input_x_gradient,
+    "integrated_gradients": integrated_gradients,
+    "smoothgrad": smoothgrad,
+    "deeplift": deeplift,
+    "guided_backprop": guided_backprop,
+    "grad_cam": grad_cam,
+}
+
+
+def passes(method: str, params: AttributionParams) -> float:
+    """Forward passes that one image's map takes (each with a pass back)."""
+    many = {"integrated_gradients": params.gradient_steps, "smoothgrad": params.gradient_steps, "deeplift": 2}
+    return float(many.get(method, 1))

@@ -1,0 +1,82 @@
+"""A network as the graph of its layers, for methods that go through them one by one."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections import Counter
+
+import torch
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from iic.classifiers.networks import Cast, Normalize
+from iic.errors import UserError
+
+UNCHANGED = (Normalize, Cast, nn.ReLU, nn.Dropout, nn.Identity)
+WEIGHTED = (nn.Conv2d, nn.Linear)
+AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+LAYERS = (*UNCHANGED, *WEIGHTED, *AVERAGES, nn.MaxPool2d, nn.Flatten)
+SUMS = (operator.add, operator.iadd, torch.add)
+WAY_OUT = "explain this network with the other methods (IIC_METHODS=lime,kernel_shap,random,sobel)."
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return isinstance(module, LAYERS) or super().is_leaf_module(module, name)
+
+
+def name_of(node: fx.Node) -> str:
+    """What a node that is no module calls."""
+    return getattr(node.target, "__name__", str(node.target))
+
+
+def traced(model: nn.Module) -> fx.GraphModule:
+    """A copy of the network as a graph of its layers, each BatchNorm folded into the convolution before it.
+
+    Raises:
+        UserError: a forward that torch.fx cannot follow, or a BatchNorm that does not follow a convolution.
+    """
+    model = copy.deepcopy(model)
+    try:
+        graph = _Tracer().trace(model)
+    except (fx.proxy.TraceError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"The forward of {type(model).__name__} cannot be followed layer by layer ({error}): {WAY_OUT}"
+        ) from error
+    modules = dict(model.named_modules())
+    for node in list(graph.nodes):
+        before = node.args[0] if node.args else None
+        if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
+            continue
+        if before.op != "call_module" or not isinstance(modules[before.target], nn.Conv2d) or len(before.users) > 1:
+            raise UserError(f"Layer {node.target} is a BatchNorm without a convolution of its own before it: {WAY_OUT}")
+        folded = fuse_conv_bn_eval(modules[before.target].eval(), modules[node.target].eval())
+        parent, _, name = before.target.rpartition(".")
+        setattr(model.get_submodule(parent), name, folded)
+        modules[before.target] = folded
+        node.replace_all_uses_with(before)
+        graph.erase_node(node)
+    return fx.GraphModule(model, graph)
+
+
+def check_hooks(model: nn.Module, method: str) -> None:
+    """Raise UserError unless every ReLU is a module of its own, as methods that change its gradient need.
+
+    Without the check such a method would quietly be the plain gradient where the network calls a function.
+    """
+    graph = traced(model)
+    modules = dict(graph.named_modules())
+    for node in graph.graph.nodes:
+        if node.op == "call_method" or (node.op == "call_function" and node.target not in (*SUMS, torch.flatten)):
+            raise UserError(
+                f"{method} needs layers that are modules, and this network calls {name_of(node)}: {WAY_OUT}"
+            )
+    used = Counter(
+        n.target for n in graph.graph.nodes if n.op == "call_module" and isinstance(modules[n.target], nn.ReLU)
+    )
+    for name, times in used.items():
+        if times > 1:
+            raise UserError(
+                f"{method} needs a ReLU for each use, and this network uses layer {name} {times} times: {WAY_OUT}"
+            )

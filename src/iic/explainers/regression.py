@@ -1,0 +1,41 @@
+"""Many small weighted least-squares problems at once: normal equations of all images, one batched Cholesky, float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from iic.errors import UserError
+
+CONDITION = 1e-11  # smallest pivot, relative to the largest, of a system that determines its solution
+
+
+def padded(rows: Sequence[np.ndarray], columns: int) -> Tensor:
+    """Matrices (n_i, columns_i) as one float64 (len(rows), max n_i, columns), zeros where there is nothing."""
+    out = torch.zeros(len(rows), max(len(r) for r in rows), columns, dtype=torch.float64)
+    for at, row in enumerate(rows):
+        out[at, : len(row), : row.shape[1]] = torch.from_numpy(np.asarray(row, dtype=np.float64))
+    return out
+
+
+def padded_vectors(vectors: Sequence[np.ndarray]) -> Tensor:
+    """Vectors of different lengths as float64 (len(vectors), longest), zeros behind them."""
+    return padded([np.asarray(v)[:, None] for v in vectors], 1)[..., 0]
+
+
+def cholesky(gram: Tensor, real: Tensor, what: str) -> Tensor:
+    """Cholesky factors of (I, M, M); unknowns that are only padding (`real` bool (I, M) is False) get a 1.
+
+    Raises:
+        UserError: a system that does not determine its solution; `what` says of what.
+    """
+    gram = gram + torch.diag_embed((~real).double())
+    factors, failed = torch.linalg.cholesky_ex(gram)
+    pivots = factors.diagonal(dim1=1, dim2=2).square()
+    scale = gram.diagonal(dim1=1, dim2=2)
+    if failed.any() or (pivots < CONDITION * scale).any():
+        raise UserError(f"The masks do not determine {what}: raise the budget.")
+    return factors

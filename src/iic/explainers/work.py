@@ -1,0 +1,170 @@
+"""Explaining many images: shard by shard, in this process or on a cluster, kept on disk as they are finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from iic.errors import UserError
+from iic.explainers.attributions import Attributions, Maps
+from iic.explainers.context import Context
+from iic.explainers.methods import explain
+from iic.explainers.names import SUPERPIXEL
+from iic.explainers.segmentation import Segmenter
+from iic.explainers.shards import SECONDS, UNFINISHED, is_finished, read_attributions, write_index, write_shard
+from iic.explainers.twins import averaged, blurred
+from iic.files import write_whole
+from iic.params import AttributionParams
+
+TOGETHER = 32  # images whose masks share batches, or that go through a gradient method at once
+Tick = Callable[[int], object]  # told how many images are done
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some images of a run: what one worker is sent."""
+
+    number: int
+    images: np.ndarray  # uint8 (n, C, H, W)
+    indices: np.ndarray  # int64 (n,)
+    targets: np.ndarray  # int64 (n,)
+
+
+def _silent(images: int) -> None:
+    """Nobody watches."""
+
+
+def explain_shard(method: str, context: Context, shard: Shard, tick: Tick = _silent) -> tuple[Maps, float]:
+    """The maps of one shard, and the seconds they took."""
+    start = time.perf_counter()
+    parts = []
+    for at in range(0, len(shard.images), TOGETHER):
+        some = slice(at, at + TOGETHER)
+        parts.append(explain(method, context, shard.images[some], shard.indices[some], shard.targets[some]))
+        tick(len(parts[-1].values))
+    maps = Maps(
+        np.concatenate([p.values for p in parts]),
+        None if parts[0].errors is None else np.concatenate([p.errors for p in parts]),
+        {name: np.concatenate([p.numbers[name] for p in parts]) for name in parts[0].numbers},
+    )
+    return maps, time.perf_counter() - start
+
+
+def work_key(made: dict, indices: np.ndarray, targets: np.ndarray) -> str:
+    """What an unfinished folder is called by: the same for the same work only."""
+    text = json.dumps(made, sort_keys=True).encode()
+    return hashlib.sha256(text + indices.tobytes() + targets.tobytes()).hexdigest()[:16]
+
+
+def keep_shards(
+    folder: Path,
+    made: dict,
+    indices: np.ndarray,
+    targets: np.ndarray,
+    size: int,
+    produce: Callable[[list[int], Tick], Iterator[tuple[int, Maps, float]]],
+    tick: Tick = _silent,
+) -> tuple[Attributions, float]:
+    """Attributions as `produce` makes them shard by shard; what an interrupted run finished is not made again.
+
+    Args:
+        folder: unfinished work lies here, in a folder of its own; memory does not grow with the number of images.
+        made: what determines the result, JSON-ready; kept in the index.
+        indices: int64 (n,), the images.
+        targets: int64 (n,), the explained classes.
+        size: images a shard.
+        produce: given the numbers of missing shards, yields them with their maps and seconds, in any order.
+        tick: called with each number of images that are done.
+
+    Returns:
+        the attributions, on disk, and the seconds that making them took, on all workers together.
+    """
+    work = folder / f"{UNFINISHED}{work_key(made, indices, targets)}"
+    rows = [slice(start, start + size) for start in range(0, len(indices), size)]
+    todo = [n for n in range(len(rows)) if not is_finished(work, n)]
+    tick(len(indices) - sum(len(indices[rows[n]]) for n in todo))
+    for n, maps, seconds in produce(todo, tick):
+        write_whole(work / f"{n:05d}{SECONDS}", lambda file, s=seconds: file.write(f"{s}".encode()))
+        write_shard(work, n, indices[rows[n]], targets[rows[n]], maps)
+    seconds = sum(float((work / f"{n:05d}{SECONDS}").read_text()) for n in range(len(rows)))
+    write_index(work, len(rows), made)
+    return read_attributions(work), seconds
+
+
+def explain_images(
+    method: str,
+    context: Context,
+    images: np.ndarray,
+    indices: np.ndarray,
+    targets: np.ndarray,
+    folder: Path,
+    *,
+    made: dict,
+    tick: Tick = _silent,
+) -> tuple[Attributions, float]:
+    """Explain the chosen images of a test set, in this process or on the cluster that the parameters name.
+
+    Args:
+        method: a name of `iic.explainers.names.DIRECT`.
+        context: the network and how it is explained.
+        images: uint8 (N, C, H, W), the test set.
+        indices, targets, folder, made, tick: see `keep_shards`, which says what is returned.
+    """
+    size, scheduler = context.params.shard_size, context.params.scheduler
+
+    def produce(todo: list[int], tick: Tick) -> Iterator[tuple[int, Maps, float]]:
+        shards = (_shard(n, images, indices, targets, slice(n * size, (n + 1) * size)) for n in todo)
+        if scheduler is None:
+            for shard in shards:
+                yield shard.number, *explain_shard(method, context, shard, tick)
+            return
+        try:
+            from iic.cluster import on_cluster
+        except ImportError as error:
+            raise UserError("`scheduler` needs Dask: pip install 'iic[cluster]', or leave it out.") from error
+        for shard, (maps, seconds) in on_cluster(scheduler, method, context, shards):
+            tick(len(shard.indices))
+            yield shard.number, maps, seconds
+
+    return keep_shards(folder, made, indices, targets, size, produce, tick)
+
+
+def _shard(number: int, images: np.ndarray, indices: np.ndarray, targets: np.ndarray, some: slice) -> Shard:
+    return Shard(number, images[indices[some]], indices[some], targets[some])
+
+
+def derive_images(
+    method: str,
+    maps: Attributions,
+    images: np.ndarray,
+    segmenter: Segmenter,
+    params: AttributionParams,
+    folder: Path,
+    *,
+    made: dict,
+    tick: Tick = _silent,
+) -> tuple[Attributions, float]:
+    """A fair twin of stored maps, `<source>_superpixel` or `<source>_blurred`; arguments as `explain_images`."""
+
+    def twin(row: int) -> np.ndarray:
+        if not method.endswith(SUPERPIXEL):
+            return blurred(maps.values[row], params.blur)
+        index = int(maps.indices[row])
+        return averaged(maps.values[row], segmenter(images[index], index))
+
+    def produce(todo: list[int], tick: Tick) -> Iterator[tuple[int, Maps, float]]:
+        for n in todo:
+            start = time.perf_counter()
+            rows = range(n * params.shard_size, min((n + 1) * params.shard_size, len(maps.indices)))
+            values = np.stack([twin(row) for row in rows])
+            numbers = {"forwards": maps.extras["forwards"][rows.start : rows.stop]}
+            tick(len(rows))
+            yield n, Maps(values, None, numbers), time.perf_counter() - start
+
+    return keep_shards(folder, made, maps.indices, maps.targets, params.shard_size, produce, tick)

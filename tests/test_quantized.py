@@ -1,0 +1,107 @@
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from iic.classifiers.inference import freeze, logits
+from iic.classifiers.networks import build_network
+from iic.classifiers.precision import choose_device, fast_forward
+from iic.classifiers.quantized import can_quantize, quantize
+from iic.classifiers.recipe import Recipe
+from iic.classifiers.training import train
+from iic.data.sources import load_digits
+from iic.errors import UserError
+
+needs_vnni = pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="this CPU has no VNNI for 8-bit forwards")
+
+
+@pytest.fixture(scope="module")
+def trained():
+    data, test = load_digits()
+    torch.manual_seed(0)
+    model = build_network([33.0], [78.0], widths=(8, 16, 32))
+    train(model, data, Recipe(epochs=3, batch_size=100, flip=False), seed=0)
+    return model, torch.from_numpy(data.images[::8]), torch.from_numpy(test.images)
+
+
+@needs_vnni
+def test_eight_bits_name_the_same_classes_and_hardly_move_probabilities(trained):
+    model, sample, test = trained
+    plain = freeze(model)
+    fast = quantize(plain, sample)
+    expected, found = logits(plain, test), logits(fast, test)
+    assert (expected.argmax(1) == found.argmax(1)).float().mean() >= 0.99
+    assert (expected.softmax(1) - found.softmax(1)).abs().mean() < 0.005
+    assert not torch.equal(expected, found)  # it is another forward
+
+
+@needs_vnni
+def test_each_convolution_is_within_a_step_of_float32(trained):
+    """The quantised layer against F.conv2d on the very numbers it holds."""
+    model, sample, _ = trained
+    fast = quantize(freeze(model), sample)
+    first = next(i for i, m in enumerate(fast) if hasattr(m, "numbers"))
+    layer, x = fast[first], fast[:first](sample[:50].float())
+    weight = layer.numbers.float() * layer.weight_scale.view(-1, 1, 1, 1)
+    exact = nn.functional.conv2d(x.float() * layer.scale, weight, layer.bias, padding=1).relu()
+    exact = exact.clamp(max=255 * layer.output_scale)
+    assert (layer(x).float() * layer.output_scale - exact).abs().max() <= 0.51 * layer.output_scale
+
+
+@needs_vnni
+def test_copies_of_it_compute_the_same(trained):
+    model, sample, test = trained
+    fast = quantize(freeze(model), sample)
+    for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert torch.equal(logits(other, test[:50]), logits(fast, test[:50]))
+
+
+def test_the_fastest_forward_that_agrees_is_taken(trained):
+    model, sample, _ = trained
+    found = fast_forward(model, sample)
+    assert found.precision in ("float32", "bfloat16", "int8") and found.same_class >= 0.995
+    plain = fast_forward(model, sample, "float32")
+    assert plain.precision == "float32" and plain.same_class == 1
+    assert fast_forward(model, sample, "bfloat16", "cpu").precision == "bfloat16"
+
+
+@needs_vnni
+def test_a_forward_that_disagrees_is_not_taken(trained, monkeypatch):
+    model, sample, _ = trained
+    wrong = quantize(freeze(model), sample)
+    wrong[-1] = copy.deepcopy(wrong[-1])
+    wrong[-1].weight.neg_()
+    monkeypatch.setattr("iic.classifiers.precision.quantize", lambda *_: wrong)
+    assert fast_forward(model, sample, "auto", "cpu").precision == "float32"
+    assert fast_forward(model, sample, "int8", "cpu").same_class < 0.5  # asked for by name: used, and recorded
+
+
+def test_other_networks_stay_in_float32(trained):
+    class Other(nn.Module):
+        def forward(self, x):
+            return x.flatten(1)[:, :10]
+
+    _, sample, _ = trained
+    assert not can_quantize(Other())
+    assert fast_forward(Other(), sample).precision == "float32"
+    with pytest.raises(UserError, match="'int8' needs"):
+        fast_forward(Other(), sample, "int8")
+    with pytest.raises(UserError, match="'bfloat16' is for"):
+        fast_forward(Other(), sample, "bfloat16")
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert choose_device("cpu") == "cpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no CUDA device"):
+            choose_device("cuda")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_cuda_answers_as_the_cpu_does(trained):
+    model, sample, test = trained
+    cpu, cuda = fast_forward(model, sample, "float32", "cpu"), fast_forward(model, sample, "float32", "cuda")
+    torch.testing.assert_close(logits(cuda.model, test.cuda()).cpu(), logits(cpu.model, test), atol=1e-2, rtol=1e-2)
+    assert fast_forward(model, sample, "auto", "cuda").precision in ("bfloat16", "float32")

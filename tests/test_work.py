@@ -1,0 +1,249 @@
+"""Attributions in shards: resumed, identical to the byte, read memory-mapped, in this process or on a cluster."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from iic.classifiers.inference import freeze
+from iic.classifiers.networks import build_network
+from iic.classifiers.precision import fast_forward
+from iic.datasets import AttributionsDataset
+from iic.errors import UserError
+from iic.explainers.attributions import Attributions
+from iic.explainers.context import Context
+from iic.explainers.segmentation import Segmenter
+from iic.explainers.shards import MappedShards, read_attributions, write_attributions
+from iic.explainers.work import derive_images, explain_images
+from iic.params import AttributionParams
+
+PARAMS = AttributionParams(budget=80, superpixels=16, segmentation="grid", shard_size=4)
+
+
+def make_context(params=PARAMS) -> tuple[Context, np.ndarray]:
+    torch.manual_seed(0)
+    model = build_network([33.0], [78.0], widths=(4, 8, 8)).eval()
+    nn.init.normal_(model[-1].weight)
+    images = np.random.default_rng(0).integers(0, 256, (20, 1, 28, 28), dtype=np.uint8)
+    forward = fast_forward(model, torch.from_numpy(images), "float32", "cpu")
+    return Context(freeze(model), forward, np.array([33.0]), params, Segmenter(params)), images
+
+
+INDICES = np.array([3, 19, 0, 7, 11, 2, 5, 13, 17, 1])
+TARGETS = np.arange(10) % 10
+
+
+def run(folder: Path, method="kernel_shap", params=PARAMS, order=slice(None), **options) -> Attributions:
+    context, images = make_context(params)
+    made = {"method": method, "parameters": params.model_dump(mode="json")}
+    return explain_images(method, context, images, INDICES[order], TARGETS[order], folder, made=made, **options)[0]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix != ".seconds"}
+
+
+def test_shards_hold_what_the_images_get_alone(tmp_path):
+    maps = run(tmp_path)
+    assert maps.values.shape == (10, 28, 28) and isinstance(maps.values, MappedShards)
+    np.testing.assert_array_equal(maps.indices, INDICES)
+    np.testing.assert_array_equal(maps.targets, TARGETS)
+    turned = run(tmp_path / "turned", order=slice(None, None, -1))
+    np.testing.assert_allclose(turned.values[:][::-1], maps.values[:], atol=1e-6)
+    larger = run(tmp_path / "larger", params=PARAMS.model_copy(update={"shard_size": 7, "batch_size": 13}))
+    np.testing.assert_allclose(larger.values[:], maps.values[:], atol=1e-6)
+    np.testing.assert_allclose(larger.errors[:], maps.errors[:], atol=1e-6)
+    assert set(maps.extras) == {"superpixels", "forwards", "settled"}
+
+
+def test_an_interrupted_run_keeps_its_shards_and_ends_in_the_same_bytes(tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole").folder
+    from iic.explainers import work
+
+    explain, calls = work.explain_shard, []
+
+    def fails_at_the_last(method, context, shard, tick=lambda n: None):
+        calls.append(shard.number)
+        if shard.number == 2:
+            raise KeyboardInterrupt
+        return explain(method, context, shard, tick)
+
+    monkeypatch.setattr(work, "explain_shard", fails_at_the_last)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part")
+    calls.clear()
+    monkeypatch.setattr(work, "explain_shard", lambda *a: calls.append(a[2].number) or explain(*a))
+    ticks = []
+    resumed = run(tmp_path / "part", tick=ticks.append).folder
+    assert calls == [2] and ticks == [8, 2]
+    assert contents(resumed) == contents(whole)
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    """kill -9 in the middle of writing, again and again, until it is through."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import test_work, time; "
+        "from iic.explainers import work; write = work.write_shard; "
+        "work.write_shard = lambda *a: (write(*a), print('shard', flush=True), time.sleep(0.5)); "
+        "test_work.run(Path(sys.argv[2])); print('whole', flush=True)"
+    )
+    words = [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path / "killed")]
+    kills = 0
+    while True:
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+            line = process.stdout.readline().strip()
+            if line == "whole":
+                break
+            os.kill(process.pid, signal.SIGKILL)
+        assert line == "shard", "the run ended without a shard"
+        kills += 1
+    assert kills == 3  # one for each of three shards
+    (found,) = (tmp_path / "killed").iterdir()
+    assert contents(found) == contents(run(tmp_path / "whole").folder)
+
+
+def test_the_dataset_takes_the_folder_over_and_reads_it_back(tmp_path):
+    maps = run(tmp_path / "work")
+    expected = contents(maps.folder)
+    dataset = AttributionsDataset(filepath=str(tmp_path / "attributions"))
+    assert not dataset.exists()
+    dataset.save(maps)
+    assert contents(tmp_path / "attributions") == expected and not list((tmp_path / "work").iterdir())
+    assert not list((tmp_path / "attributions").glob("*.seconds"))
+    loaded = dataset.load()
+    np.testing.assert_array_equal(loaded.values[3], np.load(tmp_path / "attributions/00000.values.npy")[3])
+    np.testing.assert_array_equal(loaded.values[np.array([9, 0])], loaded.values[:][[9, 0]])
+    np.testing.assert_array_equal(loaded.values[2:9:3, 5], loaded.values[:][2:9:3, 5])
+    with pytest.raises(IndexError):
+        loaded.values[10]
+
+
+def test_attributions_in_memory_are_saved_too(tmp_path):
+    maps = Attributions(np.ones((3, 4, 4), np.float32), np.arange(3), np.zeros(3, np.int64), {"forwards": np.ones(3)})
+    dataset = AttributionsDataset(filepath=str(tmp_path / "attributions"))
+    dataset.save(maps)
+    assert dataset.load().errors is None
+    np.testing.assert_array_equal(dataset.load().values[:], maps.values)
+
+
+@pytest.mark.parametrize("harm", ["missing", "short", "object", "index"])
+def test_a_folder_that_is_not_whole_is_refused(tmp_path, harm):
+    folder = tmp_path / "attributions"
+    maps = Attributions(np.ones((3, 4, 4), np.float32), np.arange(3), np.zeros(3, np.int64), {"forwards": np.ones(3)})
+    write_attributions(folder, maps)
+    values = folder / "00000.values.npy"
+    if harm == "missing":
+        values.unlink()
+    elif harm == "short":
+        np.save(values, np.ones((2, 4, 4), np.float32))
+    elif harm == "object":
+        np.save(values, np.array([{}] * 3, dtype=object), allow_pickle=True)
+    else:
+        (folder / "index.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_attributions(folder)
+
+
+def test_twins_are_the_source_averaged_and_blurred(tmp_path):
+    from scipy.ndimage import gaussian_filter
+
+    _, images = make_context()
+    source = run(tmp_path, "lrp")
+    segmenter = Segmenter(PARAMS)
+    twin, _ = derive_images("lrp_superpixel", source, images, segmenter, PARAMS, tmp_path / "twin", made={"a": 1})
+    segments = segmenter(images[INDICES[4]], 4)
+    for label in range(segments.max() + 1):
+        inside = segments == label
+        np.testing.assert_allclose(twin.values[4][inside], source.values[4][inside].mean(), rtol=1e-5)
+    blurred, _ = derive_images("lrp_blurred", source, images, segmenter, PARAMS, tmp_path / "blur", made={"a": 2})
+    np.testing.assert_allclose(blurred.values[4], gaussian_filter(source.values[4].astype(float), 1.5), rtol=1e-5)
+
+
+def test_a_shard_with_a_bad_image_is_not_written(tmp_path, monkeypatch):
+    from iic.explainers import perturbation
+
+    compose = perturbation.compose
+
+    def poisoned(image, fill, keep, out):
+        compose(image, fill, keep, out)
+        if torch.equal(image[..., 0], torch.from_numpy(make_context()[1][13, 0]).float()):
+            out.fill_(float("nan"))
+
+    monkeypatch.setattr(perturbation, "compose", poisoned)
+    with pytest.raises(UserError, match="test image 13 is not finite"):
+        run(tmp_path)
+    (work,) = tmp_path.iterdir()
+    assert sorted(p.name[:5] for p in work.glob("*.numbers.npy")) == ["00000"]  # image 13 is in the second shard
+
+
+def test_early_stopping_spends_less_and_says_so(tmp_path):
+    params = PARAMS.model_copy(update={"budget": 600, "stop_early": True, "superpixels": 9})
+    maps = run(tmp_path / "early", params=params)
+    whole = run(tmp_path / "whole", params=params.model_copy(update={"stop_early": False}))
+    assert set(np.unique(maps.extras["settled"])) <= {0.0, 1.0}
+    assert (maps.extras["forwards"] <= whole.extras["forwards"]).all()
+    spent = maps.extras["forwards"] == whole.extras["forwards"]
+    assert (spent | (maps.extras["settled"] == 1)).all()
+    np.testing.assert_allclose(maps.values[:][spent], whole.values[:][spent], atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A scheduler and two workers of one thread, as processes of their own: (address, worker processes)."""
+    pytest.importorskip("distributed")
+    folder = tmp_path_factory.mktemp("dask")
+    address_file = folder / "scheduler.json"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1] / "src")])}
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment, "cwd": folder}
+    words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    scheduler = subprocess.Popen([*words, "--no-dashboard", "--scheduler-file", str(address_file)], **options)
+    workers = []
+    try:
+        for _ in range(600):
+            if address_file.exists() and address_file.read_text().endswith("}"):
+                break
+            time.sleep(0.1)
+        address = json.loads(address_file.read_text())["address"]
+        words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
+        workers = [subprocess.Popen([*words, "--no-dashboard"], **options) for _ in range(2)]
+        from distributed import Client
+
+        with Client(address) as client:
+            client.wait_for_workers(2, timeout=60)
+        yield address, workers
+    finally:
+        for process in [*workers, scheduler]:
+            process.kill()
+            process.wait()
+
+
+def test_a_cluster_gives_the_same_maps_and_loses_a_worker_without_loss(tmp_path, cluster):
+    address, workers = cluster
+    params = PARAMS.model_copy(update={"scheduler": address, "shard_size": 1})
+    ticks = []
+
+    def tick(images):
+        ticks.append(images)
+        if len(ticks) == 3:
+            workers[0].kill()
+
+    found = run(tmp_path / "cluster", params=params, tick=tick)
+    here = run(tmp_path / "here", params=PARAMS.model_copy(update={"shard_size": 1}))
+    np.testing.assert_allclose(found.values[:], here.values[:], atol=1e-6)
+    np.testing.assert_array_equal(found.indices, here.indices)
+    assert sum(ticks) == 10
+
+
+def test_a_scheduler_that_is_not_there_is_a_sentence(tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("iic.cluster.PATIENCE", "1s")
+    with pytest.raises(UserError, match="does not answer"):
+        run(tmp_path, params=PARAMS.model_copy(update={"scheduler": "tcp://127.0.0.1:9"}))
