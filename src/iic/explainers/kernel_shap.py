@@ -49,14 +49,20 @@ def paired_values(coalitions: Coalitions, values: np.ndarray) -> PairedValues:
 
 
 def shapley_values(found: Sequence[PairedValues]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Shapley values and their standard errors, of many images at once.
+    """`shapley_estimates` with standard errors in place of covariances: for each image float64 (M,) and (M,)."""
+    values, covariances = shapley_estimates(found)
+    return values, [np.sqrt(np.diag(c).clip(min=0)) for c in covariances]
+
+
+def shapley_estimates(found: Sequence[PairedValues]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Shapley values and the covariance of their sampling errors, of many images at once.
 
     The error is that of drawing the pairs: the sandwich of the regression with each pair's residual enlarged by its
     leverage (HC3), times what is left of its stratum (finite-population correction). It is zero when every mask was
     used, and holds nothing of how the fill or the superpixels were chosen.
 
     Returns:
-        values and errors, for each image float64 (M,).
+        values and covariances, for each image float64 (M,) and (M, M).
 
     Raises:
         UserError: the masks do not determine the values.
@@ -80,11 +86,12 @@ def shapley_values(found: Sequence[PairedValues]) -> tuple[list[np.ndarray], lis
     leverage = 0.5 * (moves * signs).sum(-1)
     sampled = padded_vectors([f.coalitions.sampled for f in found])
     deviation = residual / (1 - leverage).clamp(min=1e-6)
-    variance = (((1 - sampled) * deviation.square())[..., None] * moves.square()).sum(1)
-    errors = variance.clamp(min=0).sqrt()
-    return [s[:k].numpy() for s, k in zip(solution, m, strict=True)], [
-        e[:k].numpy() for e, k in zip(errors, m, strict=True)
-    ]
+    moved = moves * (deviation * (1 - sampled).clamp(min=0).sqrt())[..., None]
+    covariance = moved.transpose(1, 2) @ moved
+    return (
+        [s[:k].numpy() for s, k in zip(solution, m, strict=True)],
+        [c[:k, :k].numpy() for c, k in zip(covariance, m, strict=True)],
+    )
 
 
 def weighted_shapley_values(

@@ -6,7 +6,7 @@ averages a map of single pixels over the superpixels that LIME and Kernel SHAP u
 
 from __future__ import annotations
 
-SAMPLED = ("lime", "kernel_shap", "occlusion", "rise")
+SAMPLED = ("lime", "kernel_shap", "kernel_shap_fast", "occlusion", "rise")
 LRP_COMPOSITES = {
     "lrp": "epsilon_plus_flat",
     "lrp_epsilon": "epsilon",
@@ -24,11 +24,11 @@ GRADIENTS = (
 )
 HOOKED = ("deeplift", "guided_backprop", "grad_cam")  # look at modules, not only at outputs and gradients
 CONTROLS = ("random", "sobel")
-SUPERPIXEL_METHODS = ("lime", "kernel_shap")  # one value for each superpixel
+SUPERPIXEL_METHODS = ("lime", "kernel_shap", "kernel_shap_fast")  # one value for each superpixel
 
 LOGIT, SUPERPIXEL, BLURRED = "_logit", "_superpixel", "_blurred"
 BASE = (*SAMPLED, *LRP_COMPOSITES, *GRADIENTS, *CONTROLS)
-DIRECT = (*BASE, *(name + LOGIT for name in SUPERPIXEL_METHODS))
+DIRECT = (*BASE, *(name + LOGIT for name in ("lime", "kernel_shap")))
 PIXEL_METHODS = tuple(name for name in BASE if name not in SUPERPIXEL_METHODS)
 METHODS = (*DIRECT, *(name + SUPERPIXEL for name in PIXEL_METHODS), *(name + BLURRED for name in BASE))
 DEFAULT = ("lime", "kernel_shap", "lrp", "random", "sobel")

@@ -10,6 +10,7 @@ FILLS = {"salt_and_pepper": ("salt and pepper", BLUE), "mean_colour": ("mean col
 TITLES = {
     "lime": "LIME",
     "kernel_shap": "Kernel SHAP",
+    "kernel_shap_fast": "Kernel SHAP\n(fast)",
     "rise": "RISE",
     "lrp": "LRP",
     "lrp_epsilon": "LRP ε",

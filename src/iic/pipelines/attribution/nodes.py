@@ -23,39 +23,82 @@ def explain_images(
     test: ImageSet,
     card: dict,
     model: Any,
+    prior: dict | None = None,
+    *,
     dataset: str,
     method: str,
     project: Path,
 ) -> tuple[Attributions, dict]:
-    """Maps of the selected test images, and what they cost."""
-    import torch
-
-    from iic.classifiers.inference import fingerprint, freeze, predicted_class
-    from iic.classifiers.precision import fast_forward
-    from iic.explainers.context import Context
+    """Maps of the selected test images, and what they cost; `prior` is for `kernel_shap_fast`."""
+    from iic.explainers.prior import Prior
     from iic.explainers.work import explain_images as explain
 
-    sample = train.images[np.linspace(0, len(train) - 1, min(SAMPLE, len(train)), dtype=int)]
-    forward = fast_forward(model, torch.from_numpy(sample), params.precision, params.device)
-    frozen = freeze(model)
+    labels = _own_labels(params, test, project)
+    belief = None if prior is None else Prior.from_json(prior["prior"])
+    context, identity = _context(params, train, card, model, Segmenter(params, labels), belief)
     indices = select_images(test.labels, params.n_images, params.seed)
-    show = bar(f"{dataset}: classes", "batch")
-    targets = predicted_class(frozen, torch.from_numpy(test.images[indices]), progress=show).numpy()
-    segmenter = _segmenter(params, test, project)
-    context = Context(frozen.to(forward.device), forward, np.array(card["train"]["mean"]), params, segmenter)
+    targets = _classes(context, test.images[indices], dataset)
     made = {
         "method": method,
         "parameters": params.model_dump(mode="json"),
-        "model": fingerprint(frozen),
+        "model": identity,
         "data": card["test"]["sha256"],
-        "precision": forward.precision,
-        "same_class": forward.same_class,
-        "device": forward.device,
+        "precision": context.forward.precision,
+        "same_class": context.forward.same_class,
+        "device": context.forward.device,
+        "prior": prior,
     }
     folder = _folder(project, dataset, method)
     with counter(f"{dataset}: {method}", "image", len(indices)) as tick:
         maps, seconds = explain(method, context, test.images, indices, targets, folder, made=made, tick=tick)
     return maps, _cost(maps, seconds)
+
+
+def learn_shapley_prior(params: AttributionParams, train: ImageSet, card: dict, model: Any, *, dataset: str) -> dict:
+    """What some training images' Shapley values teach about others'; superpixels are found, never a user's own."""
+    from iic.explainers.learning import learn_from_images
+
+    context, identity = _context(params, train, card, model, Segmenter(params), None)
+    chosen = select_images(train.labels, min(params.prior_images, len(train)), params.seed)
+    targets = _classes(context, train.images[chosen], dataset)
+    with counter(f"{dataset}: Shapley prior", "image", len(chosen)) as tick:
+        prior = learn_from_images(context, train.images[chosen], chosen, targets, tick)
+    return {
+        "prior": prior.to_json(),
+        "model": identity,
+        "images": len(chosen),
+        "parameters": params.model_dump(mode="json"),
+    }
+
+
+def _context(
+    params: AttributionParams, train: ImageSet, card: dict, model: Any, segmenter: Segmenter, prior: Any
+) -> tuple[Any, str]:
+    """How images are explained, and the fingerprint of the network."""
+    import torch
+
+    from iic.classifiers.inference import fingerprint, freeze
+    from iic.classifiers.precision import fast_forward
+    from iic.explainers.context import Context
+
+    sample = train.images[np.linspace(0, len(train) - 1, min(SAMPLE, len(train)), dtype=int)]
+    forward = fast_forward(model, torch.from_numpy(sample), params.precision, params.device)
+    frozen = freeze(model)
+    identity = fingerprint(frozen)
+    mean = np.array(card["train"]["mean"])
+    return Context(frozen.to(forward.device), forward, mean, params, segmenter, prior), identity
+
+
+def _classes(context: Any, images: np.ndarray, dataset: str) -> np.ndarray:
+    """The predicted classes, in float32."""
+    import torch
+
+    from iic.classifiers.inference import predicted_class
+
+    show = bar(f"{dataset}: classes", "batch")
+    return (
+        predicted_class(context.plain, torch.from_numpy(images).to(context.forward.device), progress=show).cpu().numpy()
+    )
 
 
 def derive_maps(
@@ -71,16 +114,17 @@ def derive_maps(
     from iic.explainers.work import derive_images
 
     made = {**source.made, "method": method, "derived_from": source_of(method)}
-    segmenter, folder = _segmenter(params, test, project), _folder(project, dataset, method)
+    segmenter = Segmenter(params, _own_labels(params, test, project))
+    folder = _folder(project, dataset, method)
     with counter(f"{dataset}: {method}", "image", len(source.indices)) as tick:
         maps, seconds = derive_images(method, source, test.images, segmenter, params, folder, made=made, tick=tick)
     return maps, _cost(maps, cost["seconds"] + seconds)
 
 
-def _segmenter(params: AttributionParams, test: ImageSet, project: Path) -> Segmenter:
+def _own_labels(params: AttributionParams, test: ImageSet, project: Path) -> np.ndarray | None:
     if params.segments is None:
-        return Segmenter(params)
-    return Segmenter(params, load_label_map(project / params.segments, len(test), test.images.shape[2:]))
+        return None
+    return load_label_map(project / params.segments, len(test), test.images.shape[2:])
 
 
 def _folder(project: Path, dataset: str, method: str) -> Path:

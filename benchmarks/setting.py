@@ -1,0 +1,106 @@
+"""What the attribution benchmarks share: a shipped network, some test images, their superpixels, references, errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from peers import Explained
+from torch import Tensor, nn
+
+from iic.checks import check_parameters
+from iic.classifiers.inference import freeze, predicted_class
+from iic.classifiers.precision import Forward, fast_forward
+from iic.data.images import ImageSet
+from iic.explainers.attributions import select_images
+from iic.explainers.context import Context
+from iic.explainers.methods import explain
+from iic.explainers.ranking import top_superpixels
+from iic.explainers.segmentation import Segmenter
+from iic.pipelines.data_prep.nodes import prepare_data
+from iic.pipelines.training.nodes import train_model
+from iic.selection import configured_parameters, project_folder
+
+
+@dataclass
+class Setting:
+    """One dataset's shipped network and how its images are explained."""
+
+    dataset: str
+    train: ImageSet
+    test: ImageSet
+    model: nn.Module  # as trained: what a user of the libraries has
+    context: Context
+
+    @classmethod
+    def load(cls, dataset: str) -> Setting:
+        """With the project's parameters and the shipped weights."""
+        blocks = check_parameters(configured_parameters(), [dataset])[dataset]
+        train, test, card = prepare_data(blocks["data"], dataset)
+        training = blocks["training"].model_copy(update={"weights": "shipped"})
+        model, _ = train_model(training, train, card, dataset, project_folder())
+        params = blocks["attribution"]
+        sample = torch.from_numpy(train.images[np.linspace(0, len(train) - 1, 1000, dtype=int)])
+        forward = fast_forward(model.eval(), sample, params.precision, params.device)
+        mean = np.array(card["train"]["mean"])
+        context = Context(freeze(model).to(forward.device), forward, mean, params, Segmenter(params))
+        return cls(dataset, train, test, model, context)
+
+    def chosen(self, count: int) -> np.ndarray:
+        """Positions of the first explained test images."""
+        return select_images(self.test.labels, count, self.context.params.seed)
+
+    def targets(self, indices: np.ndarray) -> np.ndarray:
+        """The classes that the float32 network names."""
+        return predicted_class(self.context.plain, torch.from_numpy(self.test.images[indices])).numpy()
+
+    def targets_of_train(self, indices: np.ndarray) -> np.ndarray:
+        """The classes that the float32 network names for training images."""
+        return predicted_class(self.context.plain, torch.from_numpy(self.train.images[indices])).numpy()
+
+    def as_peers_see(self, index: int, target: int, fast: bool) -> Explained:
+        """An image for the libraries, with the float32 model as its users run it, or with our frozen forward."""
+        image = self.test.images[index]
+        segments = self.context.segments(image, int(index))
+        answer = self.fast_answer if fast else self.users_answer
+        return Explained(image, self.context.fill(image, segments), segments, int(target), answer)
+
+    @torch.no_grad()
+    def users_answer(self, pixels: Tensor) -> Tensor:
+        """The network in evaluation mode, float32, as it was trained: not folded, default layout."""
+        return self.model(pixels).softmax(1)
+
+    @torch.no_grad()
+    def fast_answer(self, pixels: Tensor) -> Tensor:
+        """Our frozen forward."""
+        forward = self.context.forward
+        return forward.model(pixels.to(forward.device).contiguous(memory_format=torch.channels_last)).softmax(1).cpu()
+
+    def float32(self) -> Setting:
+        """The same with the frozen float32 forward."""
+        forward = Forward(self.context.plain, "float32", self.context.forward.device, 1.0)
+        return replace(self, context=replace(self.context, forward=forward))
+
+    def values(self, method: str, indices: np.ndarray, targets: np.ndarray, **params) -> list[np.ndarray]:
+        """Our method's value for each superpixel of each image."""
+        context = replace(self.context, params=self.context.params.model_copy(update=params))
+        maps = explain(method, context, self.test.images[indices], indices, targets).values
+        return [by_superpixel(m, context.segments(self.test.images[i], int(i))) for m, i in zip(maps, indices, strict=True)]
+
+
+def by_superpixel(values: np.ndarray, segments: np.ndarray) -> np.ndarray:
+    """One value for each superpixel from a map that is constant on them: float64 (M,)."""
+    firsts = np.unique(segments, return_index=True)[1]
+    return values.ravel()[firsts].astype(np.float64)
+
+
+def relative_error(found: np.ndarray, truth: np.ndarray) -> float:
+    """Relative L2."""
+    return float(np.linalg.norm(found - truth) / np.linalg.norm(truth))
+
+
+def overlap(found: np.ndarray, truth: np.ndarray, segments: np.ndarray) -> float:
+    """Share of the pixels of the true top fifth that the found one holds."""
+    pixels, right = top_superpixels(found, segments)[segments], top_superpixels(truth, segments)[segments]
+    return float((pixels & right).sum() / right.sum())
