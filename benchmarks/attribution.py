@@ -152,7 +152,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--reference", type=int, default=32000)
     parser.add_argument("--prior-images", type=int, default=200)
-    parser.add_argument("--shapley", nargs="*", default=["shap.KernelExplainer", "captum.KernelShap", "shapiq.KernelSHAP"])
+    parser.add_argument(
+        "--shapley", nargs="*", default=["shap.KernelExplainer", "captum.KernelShap", "shapiq.KernelSHAP"]
+    )
     arguments = parser.parse_args()
     table = pd.concat([bench(dataset, arguments) for dataset in arguments.datasets], ignore_index=True)
     with pd.option_context("display.width", 250, "display.max_columns", None, "display.precision", 4):

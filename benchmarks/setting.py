@@ -86,7 +86,9 @@ class Setting:
         """Our method's value for each superpixel of each image."""
         context = replace(self.context, params=self.context.params.model_copy(update=params))
         maps = explain(method, context, self.test.images[indices], indices, targets).values
-        return [by_superpixel(m, context.segments(self.test.images[i], int(i))) for m, i in zip(maps, indices, strict=True)]
+        return [
+            by_superpixel(m, context.segments(self.test.images[i], int(i))) for m, i in zip(maps, indices, strict=True)
+        ]
 
 
 def by_superpixel(values: np.ndarray, segments: np.ndarray) -> np.ndarray:

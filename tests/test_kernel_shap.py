@@ -43,13 +43,13 @@ def by_enumeration(value, m: int) -> np.ndarray:
     return phi
 
 
-def answers(value, m: int, budget: int, seed: int = 0, power: float = 0.5) -> PairedValues:
+def answers(value, m: int, budget: int, seed: int = 0, power: float = 0.0) -> PairedValues:
     drawn = draw_coalitions(m, budget, np.random.default_rng(seed), power)
     z = drawn.masks
     return PairedValues(drawn, value(z), value(~z), float(value(np.zeros(m, bool))), float(value(np.ones(m, bool))))
 
 
-def solve(value, m: int, budget: int, seed: int = 0, power: float = 0.5):
+def solve(value, m: int, budget: int, seed: int = 0, power: float = 0.0):
     values, errors = shapley_values([answers(value, m, budget, seed, power)])
     return values[0], errors[0]
 

@@ -50,7 +50,7 @@ def kernel_mass(m: int) -> np.ndarray:
     return np.where(2 * sizes == m, 1, 2) * (m - 1) / (sizes * (m - sizes))
 
 
-def draw_coalitions(superpixels: int, budget: int, rng: np.random.Generator, power: float = 0.5) -> Coalitions:
+def draw_coalitions(superpixels: int, budget: int, rng: np.random.Generator, power: float = 0.0) -> Coalitions:
     """Coalitions for at most `budget` masks other than none and all; 2^M - 2 or more gives every one.
 
     Args:
