@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: run test lint viz bench-training
+.PHONY: run test lint viz bench-training bench-attribution bench-shapley
 run: $(READY)
 	$(BIN)/kedro run
 	@echo "Reports: data/08_reporting/<dataset>/accuracy_report.json/<version>/accuracy_report.json, pictures beside them."
@@ -23,6 +23,14 @@ viz: $(READY)
 # ARGS="--runs cifar10:0 --plain-minutes 20" makes it shorter; the real CIFAR-10 is needed
 bench-training: $(READY)
 	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/training.py $(ARGS)
+
+# Explanations per second and error beside lime, shap, Captum, shapiq and zennit; ARGS="--datasets mnist --images 4"
+bench-attribution: $(READY)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/attribution.py $(ARGS)
+
+# Error of Kernel SHAP by number of forwards; ARGS="--dataset cifar10 --images 6 --budgets 256 1024"
+bench-shapley: $(READY)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/shapley.py $(ARGS)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

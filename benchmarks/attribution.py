@@ -20,13 +20,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from peers import LIMES, SHAPLEY, Explained
+from peers import LIMES, SHAPLEY
 from relevance import time_relevance
 from setting import Setting, relative_error
 
 from iic.explainers.learning import learn_from_images
+from iic.explainers.libraries import Explained
 from iic.explainers.work import TOGETHER
 from iic.progress import bar, counter
+from iic.selection import project_folder
 
 BUDGET = 1000
 PEER_BUDGETS = (500, 1000, 2000, 4000)
@@ -145,6 +147,22 @@ def _peer(
     return rows
 
 
+def save(table: pd.DataFrame) -> None:
+    """Through the project's catalog, one version a run; and the picture beside it."""
+    from kedro.framework.session import KedroSession
+    from kedro.framework.startup import bootstrap_project
+    from plots import ratios
+
+    project = project_folder()
+    bootstrap_project(project)
+    with KedroSession.create(project_path=project) as session:
+        dataset = session.load_context().catalog["attribution_benchmark"]
+        dataset.save(table)
+    path = project / "docs" / "images" / "attribution_benchmark.png"
+    ratios(table).savefig(path, dpi=110, metadata={"Software": None})
+    print(f"Figures: {dataset._get_load_path()}; picture: {path}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=["mnist", "cifar10"])
@@ -159,6 +177,7 @@ def main() -> None:
     table = pd.concat([bench(dataset, arguments) for dataset in arguments.datasets], ignore_index=True)
     with pd.option_context("display.width", 250, "display.max_columns", None, "display.precision", 4):
         print(table.to_string(index=False))
+    save(table)
     users = table[table.forward == "float32, as users run it"]
     ratios = users[[c for c in users if c.startswith("ratio_equal_error_")]].max(axis=1).dropna()
     print(f"slowest ratio at equal error: {ratios.min():.1f}")

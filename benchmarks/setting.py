@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from peers import Explained
 from torch import Tensor, nn
 
 from iic.checks import check_parameters
@@ -15,6 +14,7 @@ from iic.classifiers.precision import Forward, fast_forward
 from iic.data.images import ImageSet
 from iic.explainers.attributions import select_images
 from iic.explainers.context import Context
+from iic.explainers.libraries import Explained
 from iic.explainers.methods import explain
 from iic.explainers.ranking import top_superpixels
 from iic.explainers.segmentation import Segmenter

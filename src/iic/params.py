@@ -87,6 +87,7 @@ class AttributionParams(Block):
     lrp_rules: dict[str, str] = {}  # layer -> rule, before the composite's choice
     blur: PositiveFloat = 1.5  # standard deviation of the blurred twins, pixels
 
+    backend: Literal["own", "library"] = "own"  # "library": lime, shap and Captum themselves, on the same superpixels
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: int = Field(0, ge=0)  # images a forward; 0 takes what suits the device

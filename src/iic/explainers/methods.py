@@ -10,7 +10,17 @@ import numpy as np
 from iic.errors import UserError
 from iic.explainers.attributions import Maps
 from iic.explainers.context import Context
-from iic.explainers.names import CONTROLS, GRADIENTS, HOOKED, LOGIT, LRP_COMPOSITES, METHODS, SAMPLED, source_of
+from iic.explainers.names import (
+    CONTROLS,
+    GRADIENTS,
+    HOOKED,
+    LIBRARY,
+    LOGIT,
+    LRP_COMPOSITES,
+    METHODS,
+    SAMPLED,
+    source_of,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,7 +44,9 @@ def explain(method: str, context: Context, images: np.ndarray, indices: np.ndarr
     if method not in METHODS:
         raise UserError(f"Unknown method '{method}': choose from {', '.join(METHODS)}.")
     base = method.removesuffix(LOGIT)
-    if base in SAMPLED:
+    if context.params.backend == "library" and (base in SAMPLED or base in LRP_COMPOSITES):
+        maps = _by_library(base, context, images, indices, targets, logits=method.endswith(LOGIT))
+    elif base in SAMPLED:
         from iic.explainers.sampled import SAMPLED as functions
         from iic.explainers.sampled import Group
 
@@ -68,6 +80,43 @@ def check_network(model: nn.Module, methods: Iterable[str]) -> None:
             Propagator(model, COMPOSITES[LRP_COMPOSITES[method]])
         elif method in HOOKED:
             check_hooks(model, method)
+
+
+def _by_library(
+    method: str, context: Context, images: np.ndarray, indices: np.ndarray, targets: np.ndarray, *, logits: bool
+) -> Maps:
+    """The library that defined the method, image by image."""
+    import torch
+
+    from iic.explainers.libraries import Explained, captum_occlusion, lime_image, shap_kernel
+    from iic.explainers.windows import Windows
+
+    params, forward = context.params, context.forward
+    if method not in LIBRARY:
+        raise UserError(
+            f"backend 'library' has no '{method}': it runs {', '.join(LIBRARY)}; take the others with backend 'own'."
+        )
+    if params.fill not in ("mean", "constant"):
+        raise UserError(f"backend 'library' fills with one colour, not with '{params.fill}': set fill to 'mean'.")
+
+    @torch.no_grad()
+    def answer(pixels: torch.Tensor) -> torch.Tensor:
+        found = forward.model(pixels.to(forward.device).contiguous(memory_format=torch.channels_last)).float()
+        return (found if logits else found.softmax(1)).cpu()
+
+    values = []
+    for image, index, target in zip(images, indices, targets, strict=True):
+        segments = context.segments(image, int(index))
+        x = Explained(image, context.fill(image, segments), segments, int(target), answer)
+        seed = int(context.draws(int(index), LIBRARY.index(method)).integers(2**31))
+        if method == "occlusion":
+            values.append(captum_occlusion(x, params.occlusion_window, params.occlusion_stride))
+        else:
+            library = lime_image if method == "lime" else shap_kernel
+            values.append(library(x, params.budget, seed)[segments])
+    windows = Windows(images.shape[2:], params.occlusion_window, params.occlusion_stride)
+    forwards = float(len(windows) if method == "occlusion" else params.budget)
+    return Maps(np.stack(values).astype(np.float32), None, {"forwards": np.full(len(images), forwards)})
 
 
 def _relevance(method: str, context: Context, images: np.ndarray, targets: np.ndarray) -> Maps:

@@ -24,6 +24,7 @@ GRADIENTS = (
 )
 HOOKED = ("deeplift", "guided_backprop", "grad_cam")  # look at modules, not only at outputs and gradients
 CONTROLS = ("random", "sobel")
+LIBRARY = ("lime", "kernel_shap", "occlusion")  # what backend "library" runs; the gradients are Captum's anyway
 SUPERPIXEL_METHODS = ("lime", "kernel_shap", "kernel_shap_fast")  # one value for each superpixel
 
 LOGIT, SUPERPIXEL, BLURRED = "_logit", "_superpixel", "_blurred"
