@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: run test lint viz bench-training bench-attribution bench-shapley
+.PHONY: run test lint viz bench-training bench-attribution bench-precision bench-shapley
 run: $(READY)
 	$(BIN)/kedro run
 	@echo "Reports: data/08_reporting/<dataset>/accuracy_report.json/<version>/accuracy_report.json, pictures beside them."
@@ -27,6 +27,10 @@ bench-training: $(READY)
 # Explanations per second and error beside lime, shap, Captum, shapiq and zennit; ARGS="--datasets mnist --images 4"
 bench-attribution: $(READY)
 	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/attribution.py $(ARGS)
+
+# Whether the faster forward explains as float32 does; ARGS="--datasets mnist --images 1000"
+bench-precision: $(READY)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/precision.py $(ARGS)
 
 # Error of Kernel SHAP by number of forwards; ARGS="--dataset cifar10 --images 6 --budgets 256 1024"
 bench-shapley: $(READY)

@@ -25,7 +25,7 @@ def ratios(table: pd.DataFrame) -> Any:
             axis.barh(places, chosen, height=0.38, color=colour, label=forward.replace("frozen", "with our forward"))
         axis.set_yticks(range(len(names)), names)
         axis.axvline(1, color="black", linewidth=0.8)
-        axis.set(xscale="log", xlabel="times the seconds of ours, to the same error", title=dataset)
+        axis.set(xscale="log", xlabel="seconds to equal error,\ntimes ours", title=dataset)
         axis.invert_yaxis()
-    axes[0][0].legend(fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=8)
     return figure

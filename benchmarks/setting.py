@@ -34,7 +34,7 @@ class Setting:
     context: Context
 
     @classmethod
-    def load(cls, dataset: str) -> Setting:
+    def load(cls, dataset: str, precision: str = "auto") -> Setting:
         """With the project's parameters and the shipped weights."""
         blocks = check_parameters(configured_parameters(), [dataset])[dataset]
         train, test, card = prepare_data(blocks["data"], dataset)
@@ -42,7 +42,7 @@ class Setting:
         model, _ = train_model(training, train, card, dataset, project_folder())
         params = blocks["attribution"]
         sample = torch.from_numpy(train.images[np.linspace(0, len(train) - 1, 1000, dtype=int)])
-        forward = fast_forward(model.eval(), sample, params.precision, params.device)
+        forward = fast_forward(model.eval(), sample, precision, params.device)
         mean = np.array(card["train"]["mean"])
         context = Context(freeze(model).to(forward.device), forward, mean, params, Segmenter(params))
         return cls(dataset, train, test, model, context)

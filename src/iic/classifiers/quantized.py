@@ -7,6 +7,7 @@ outputs are small differences of large numbers.
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
 
 import torch
@@ -75,15 +76,19 @@ class QuantizedPool(nn.Module):
         return torch.ops.quantized.max_pool2d(x, *self.options, False)
 
 
-class Quantize(nn.Module):
-    """Float >= 0 to uint8, number = x / scale, cut off at 255."""
+class FirstConvolution(nn.Module):
+    """A float32 convolution and ReLU to uint8: the scale is in its weights, and half a step, to round, in its bias."""
 
-    def __init__(self, scale: float) -> None:
+    def __init__(self, layer: nn.Conv2d, output_scale: float) -> None:
         super().__init__()
-        self.scale = scale
+        self.layer = copy.deepcopy(layer)
+        self.layer.weight.div_(output_scale)
+        if self.layer.bias is None:
+            self.layer.bias = nn.Parameter(torch.zeros(len(layer.weight)), requires_grad=False)
+        self.layer.bias.div_(output_scale).add_(0.5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x * (1 / self.scale)).round_().clamp_(max=255).to(torch.uint8)
+        return self.layer(x).clamp_(0, 255).to(torch.uint8)  # cuts the fraction off
 
 
 class Dequantize(nn.Module):
@@ -123,10 +128,9 @@ def quantize(model: nn.Sequential, sample: Tensor) -> nn.Sequential:
     Returns:
         logits float32 (N, classes) from the same pixels.
     """
-    layers: list[nn.Module] = [*model[:3]]
     x = model[:3](sample.float().contiguous(memory_format=torch.channels_last))
     scale = _scale(x)
-    layers.append(Quantize(scale))
+    layers: list[nn.Module] = [model[0], FirstConvolution(model[1], scale)]
     for module in model[3:-2]:
         x = module(x)
         if isinstance(module, nn.Conv2d):
