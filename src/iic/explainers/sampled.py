@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from iic.errors import UserError
 from iic.explainers.attributions import Maps
 from iic.explainers.coalitions import Coalitions, draw_coalitions
 from iic.explainers.context import Context
@@ -89,6 +90,8 @@ def kernel_shap(group: Group) -> Maps:
 
 def kernel_shap_fast(group: Group) -> Maps:
     """Shapley values drawn towards what training images taught (`iic.explainers.prior`)."""
+    if group.context.prior is None:
+        raise UserError("kernel_shap_fast needs what training images taught: run `kedro run --pipelines attribution`.")
     segments = group.segments()
     known = known_of(group, segments)
     answers, settled = _sample_pairs(group, segments)

@@ -9,7 +9,7 @@ import numpy as np
 
 from iic.data.images import ImageSet
 from iic.explainers.attributions import Attributions, select_images
-from iic.explainers.names import source_of
+from iic.explainers.names import LOGIT, SAMPLED, source_of
 from iic.explainers.segmentation import Segmenter, load_label_map
 from iic.params import AttributionParams
 from iic.progress import bar, counter
@@ -35,7 +35,9 @@ def explain_images(
 
     labels = _own_labels(params, test, project)
     belief = None if prior is None else Prior.from_json(prior["prior"])
-    context, identity = _context(params, train, card, model, Segmenter(params, labels), belief)
+    # Relevance and gradients are always float32; 8 bits and bfloat16 are for methods that ask for outputs only.
+    precision = params.precision if method.removesuffix(LOGIT) in SAMPLED else "float32"
+    context, identity = _context(params, train, card, model, Segmenter(params, labels), belief, precision)
     indices = select_images(test.labels, params.n_images, params.seed)
     targets = _classes(context, test.images[indices], dataset)
     made = {
@@ -58,7 +60,7 @@ def learn_shapley_prior(params: AttributionParams, train: ImageSet, card: dict, 
     """What some training images' Shapley values teach about others'; superpixels are found, never a user's own."""
     from iic.explainers.learning import learn_from_images
 
-    context, identity = _context(params, train, card, model, Segmenter(params), None)
+    context, identity = _context(params, train, card, model, Segmenter(params), None, params.precision)
     chosen = select_images(train.labels, min(params.prior_images, len(train)), params.seed)
     targets = _classes(context, train.images[chosen], dataset)
     with counter(f"{dataset}: Shapley prior", "image", len(chosen)) as tick:
@@ -72,7 +74,13 @@ def learn_shapley_prior(params: AttributionParams, train: ImageSet, card: dict, 
 
 
 def _context(
-    params: AttributionParams, train: ImageSet, card: dict, model: Any, segmenter: Segmenter, prior: Any
+    params: AttributionParams,
+    train: ImageSet,
+    card: dict,
+    model: Any,
+    segmenter: Segmenter,
+    prior: Any,
+    precision: str,
 ) -> tuple[Any, str]:
     """How images are explained, and the fingerprint of the network."""
     import torch
@@ -82,7 +90,7 @@ def _context(
     from iic.explainers.context import Context
 
     sample = train.images[np.linspace(0, len(train) - 1, min(SAMPLE, len(train)), dtype=int)]
-    forward = fast_forward(model, torch.from_numpy(sample), params.precision, params.device)
+    forward = fast_forward(model, torch.from_numpy(sample), precision, params.device)
     frozen = freeze(model)
     identity = fingerprint(frozen)
     mean = np.array(card["train"]["mean"])
