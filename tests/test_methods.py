@@ -28,7 +28,7 @@ PRIOR = Prior((0.2, 0.1, 0.3, 0.4), 1.0, 0.1)
 def context_of(model, data, params) -> Context:
     sample = torch.from_numpy(data.images[:200])
     return Context(
-        freeze(model), fast_forward(model, sample, params.precision), np.array([33.0]), params, Segmenter(params)
+        freeze(model), fast_forward(model, sample, params.precision), np.array([33.0]), params, Segmenter(params), PRIOR
     )
 
 
