@@ -5,10 +5,10 @@
 
 The first table gives accuracy, seconds, and how often bfloat16 names float32's class, by dataset, over its seeds. The
 second is CIFAR-10's: accuracy on test, seconds, floating-point operations, and their rate as a share of the rate of the
-machine's best convolution. The plain loop (float32, Adam, DataLoader, batch 128) runs until 93 % test, and its time is
-compared with the recipe's median. It stops after the epoch in which `--plain-minutes` are over; its time and the ratio
-are lower bounds then, and marked so. VGG-16-BN (SGD, batch 128, 250 epochs, the original study's recipe) is timed for
-`--vgg-batches` batches and multiplied.
+machine's best convolution. Two trainings to 93 % test are compared: the same recipe cut to `--short-epochs`, and a
+plain loop of the same network (float32, Adam, DataLoader, batch 128), which stops after the epoch in which it gets
+there, or in which `--plain-minutes` are over; its time and the ratio are lower bounds then, and marked so. VGG-16-BN
+(SGD, batch 128, 250 epochs, the original study's recipe) is timed for `--vgg-batches` batches and multiplied.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from iic.selection import configured_parameters
 
 GOAL_PLAIN, GOAL = 0.93, 0.94
 VGG_EPOCHS, VGG_BATCH = 250, 128
+SHORT_EPOCHS, SHORT_CROP_EPOCHS = 7, 2  # the default recipe cut short: enough for 93 %
 
 
 def convolution_peak(dtype: torch.dtype) -> float:
@@ -97,12 +98,12 @@ class Augmented(TensorDataset):
         return padded[:, dy : dy + 32, dx : dx + 32], label
 
 
-def plain_loop(widths: tuple, data: tuple[ImageSet, ImageSet, dict], minutes: float) -> dict:
+def plain_loop(params: TrainingParams, data: tuple[ImageSet, ImageSet, dict], minutes: float) -> dict:
     """The same network by the book: float32, Adam, DataLoader, until 93 % test or `minutes` are over."""
     torch.manual_seed(0)
     np.random.seed(0)
     train, test, card = data
-    model = build_network(card["train"]["mean"], card["train"]["std"], widths)
+    model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, depth=params.depth)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     images = Augmented(torch.from_numpy(train.images), torch.from_numpy(train.labels))
     loader = DataLoader(images, batch_size=128, shuffle=True)
@@ -145,6 +146,7 @@ def main() -> None:
     every = [f"{dataset}:{seed}" for dataset in ("digits", "shapes", "mnist", "cifar10") for seed in range(3)]
     parser.add_argument("--runs", nargs="*", default=every, help="dataset:seed, one of cifar10 at least")
     parser.add_argument("--plain-minutes", type=float, default=600)
+    parser.add_argument("--short-epochs", type=int, default=SHORT_EPOCHS, help="of the recipe that is to reach 93 %")
     parser.add_argument("--vgg-batches", type=int, default=10)
     arguments = parser.parse_args()
     runs = [(dataset, int(seed)) for dataset, _, seed in (run.partition(":") for run in arguments.runs)]
@@ -160,9 +162,17 @@ def main() -> None:
         images = data if dataset == "cifar10" else prepare_data(blocks[dataset]["data"], dataset)
         results[dataset].append(ours(blocks[dataset]["training"], images, dataset, seed))
         print(f"{dataset}, seed {seed}: {results[dataset][-1]}", flush=True)
-    plain = plain_loop(blocks["cifar10"]["training"].widths, data, arguments.plain_minutes)
+    recipe = blocks["cifar10"]["training"]
+    short = ours(
+        recipe.model_copy(update={"epochs": arguments.short_epochs, "crop_epochs": SHORT_CROP_EPOCHS}),
+        data,
+        "cifar10",
+        0,
+    )
+    print(f"cifar10, cut to {arguments.short_epochs} epochs: {short}", flush=True)
+    plain = plain_loop(recipe, data, arguments.plain_minutes)
     print_accuracies(results)
-    print_comparison(results["cifar10"], plain, vgg, peak)
+    print_comparison(results["cifar10"], short, plain, vgg, peak)
 
 
 def mean_and_spread(values: list[float]) -> str:
@@ -180,12 +190,13 @@ def print_accuracies(results: dict[str, list[dict]]) -> None:
         print(f"| `{dataset}` | {len(runs)} | {cells[0]} | {cells[1]} | {seconds:.0f} | {cells[2]} |")
 
 
-def print_comparison(runs: list[dict], plain: dict, vgg: float, peak: float) -> None:
+def print_comparison(runs: list[dict], short: dict, plain: dict, vgg: float, peak: float) -> None:
     """CIFAR-10's table and the summary line; `>` marks a bound that was reached without the goal."""
     seconds, test = np.median([run["seconds"] for run in runs]), np.mean([run["test"] for run in runs])
     bound = "" if plain["test"] >= GOAL_PLAIN else ">"
-    ratio = f"{bound}{plain['seconds'] / seconds:.1f}"
+    ratio = f"{bound}{plain['seconds'] / short['seconds']:.1f}"
     rows = [*[("this project's recipe", run, "", "") for run in runs],
+            ("the same, cut short", short, "", "1"),
             (f"plain loop, {plain['epochs']} epochs", plain, bound, ratio)]  # fmt: skip
     print(f"\nmeasured convolution peak ({str(best_dtype()).removeprefix('torch.')}): {peak / 1e9:.0f} GFLOP/s")
     print("| training on cifar10 | test | seconds | FLOP | share of peak | ratio |")
@@ -194,9 +205,10 @@ def print_comparison(runs: list[dict], plain: dict, vgg: float, peak: float) -> 
         share = run["flops"] / run["seconds"] / peak
         cells = [name, f"{run['test']:.4f}", f"{mark}{run['seconds']:.0f}", f"{run['flops']:.2e}", f"{share:.0%}", last]
         print(f"| {' | '.join(cells)} |")
-    print(f"| VGG-16-BN, {VGG_EPOCHS} epochs (extrapolated) | not run | {vgg:.0f} | | | {vgg / seconds:.0f} |")
-    if test < GOAL_PLAIN:
-        print(f"The recipe reaches {test:.4f}: the ratio to the plain loop is not between two trainings to 93 %.")
+    extrapolated = f"VGG-16-BN, {VGG_EPOCHS} epochs (extrapolated)"
+    print(f"| {extrapolated} | not run | {vgg:.0f} | | | {vgg / short['seconds']:.0f} |")
+    if short["test"] < GOAL_PLAIN:
+        print(f"Cut short it reaches {short['test']:.4f} only: the ratio is not between two trainings to 93 %.")
     print(f"cifar10: {'' if test >= GOAL else '>'}{seconds / 60:.1f} min, {ratio} x")
 
 

@@ -22,7 +22,7 @@ SMALL = {
     },
     "shapes": {
         "data": {"n_train": 400, "n_test": 100},
-        "training": {"epochs": 1, "widths": [8, 16, 16], "batch_size": 100},
+        "training": {"epochs": 1, "widths": [8, 16, 16], "batch_size": 100, "n_validation": 50},
         "attribution": {"n_images": 30, "budget": 120, "superpixels": 20},
         "evaluation": {"noise_seeds": [0, 1], "bootstrap": 200},
     },

@@ -44,6 +44,7 @@ class TrainingParams(Block):
 
     epochs: PositiveInt = 8
     widths: tuple[PositiveInt, PositiveInt, PositiveInt] = Field((64, 256, 256), strict=False)
+    depth: PositiveInt = 2  # convolutions in each of the three blocks
     batch_size: PositiveInt = 2000
     micro_batch: int = Field(125, ge=2)
     flip: bool = False
@@ -53,9 +54,8 @@ class TrainingParams(Block):
     cutout: int = Field(0, ge=0, le=16)  # side of the square that is blanked in each image, pixels
     prune: float = Field(0.0, ge=0, lt=1)  # share of the images with a loss below the mean that an epoch leaves out
     label_smoothing: float = Field(0.2, ge=0, lt=1)
-    filter_lr: PositiveFloat = (
-        0.24  # Muon's rate at the start: the angle of a step, so the smaller the batch, the smaller
-    )
+    filter_lr: PositiveFloat = 0.24  # Muon's rate at the start, the angle of a step: smaller for smaller batches
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the convolutions; "auto" is what is faster here
     seed: int = Field(0, ge=0)
 
 

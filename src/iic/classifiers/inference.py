@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
+import time
 from collections.abc import Callable, Iterable
 
 import torch
@@ -12,6 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from iic.classifiers.networks import Cast
 from iic.errors import UserError
+
+CLEARLY_FASTER = 1.4  # times float32's speed from which training in bfloat16 pays
 
 
 def freeze(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -87,9 +91,30 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+@functools.cache
 def best_dtype() -> torch.dtype:
-    """bfloat16 on a CPU with AMX, where its convolutions are several times faster; else float32.
+    """bfloat16 on a CPU whose convolutions are clearly faster in it, else float32.
 
-    Without AMX bfloat16 is slower: measured, see docs/decisions.md.
+    With AMX they are. With AVX-512-BF16 alone it depends on the maker (twice as fast on Zen 5, no faster on some
+    Xeons: docs/decisions.md), so one convolution is timed both ways.
     """
-    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+    if torch.cpu._is_amx_tile_supported():
+        return torch.bfloat16
+    if not torch.cpu._is_avx512_bf16_supported():
+        return torch.float32
+    seconds = {dtype: _convolution_seconds(dtype) for dtype in (torch.float32, torch.bfloat16)}
+    gain = seconds[torch.float32] / seconds[torch.bfloat16]
+    return torch.bfloat16 if gain > CLEARLY_FASTER else torch.float32
+
+
+@torch.no_grad()
+def _convolution_seconds(dtype: torch.dtype, repeats: int = 7) -> float:
+    """The shortest of some forwards of one convolution: what else runs on the machine can only lengthen the others."""
+    layer = nn.Conv2d(128, 128, 3, padding=1, bias=False).to(dtype, memory_format=torch.channels_last)
+    x = torch.ones(64, 128, 15, 15, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        layer(x)
+        times.append(time.perf_counter() - start)
+    return min(times)

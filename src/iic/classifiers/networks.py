@@ -1,4 +1,4 @@
-"""The explained networks: normalisation, a whitening convolution, three blocks of two convolutions, one linear layer.
+"""The explained networks: normalisation, a whitening convolution, three blocks of convolutions, one linear layer.
 
 Order within a block: convolution, BatchNorm, ReLU, pool; every BatchNorm folds into its convolution, no module is used
 twice. Widths and the whitened 2x2 input follow Jordan 2024 (arXiv 2404.00498), with ReLU in place of GELU.
@@ -44,16 +44,24 @@ def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
 
 
 def build_network(
-    mean: Sequence[float], std: Sequence[float], widths: tuple[int, int, int] = (64, 256, 256), classes: int = 10
+    mean: Sequence[float],
+    std: Sequence[float],
+    widths: tuple[int, int, int] = (64, 256, 256),
+    classes: int = 10,
+    depth: int = 2,
 ) -> nn.Sequential:
     """A network for 28x28 or 32x32 images with len(mean) channels; logits (N, classes) from pixels 0..255.
+
+    Each of its three blocks has `depth` convolutions of its width; the pooling follows the first.
 
     Its buffer `temperature` is what its logits are to be divided by for calibrated probabilities; 1 until it is fitted.
     """
     whitened = 2 * len(mean) * 2 * 2
     layers: list[nn.Module] = [Normalize(mean, std), nn.Conv2d(len(mean), whitened, 2), nn.ReLU()]
     for inputs, outputs in zip((whitened, *widths[:2]), widths, strict=True):
-        layers += [*_convolution(inputs, outputs), nn.MaxPool2d(2), *_convolution(outputs, outputs)]
+        layers += [*_convolution(inputs, outputs), nn.MaxPool2d(2)]
+        for _ in range(depth - 1):
+            layers += _convolution(outputs, outputs)
     head = nn.Linear(widths[-1], classes, bias=False)
     nn.init.normal_(head.weight, std=1 / widths[-1])
     layers += [nn.MaxPool2d(3), nn.Flatten(), head]
@@ -63,16 +71,17 @@ def build_network(
 
 
 def network_from_state(state: dict[str, Tensor]) -> nn.Sequential:
-    """The network of `build_network` with these weights, its widths read off their shapes.
+    """The network of `build_network` with these weights, its widths and depth read off their shapes.
 
     Raises:
         RuntimeError, KeyError: the state dict is of another network.
     """
     filters = [tensor for name, tensor in state.items() if name.endswith("weight") and tensor.ndim == 4]
-    widths = tuple(len(tensor) for tensor in filters[1::2])  # the first convolution of each block
+    depth = (len(filters) - 1) // 3
+    widths = tuple(len(tensor) for tensor in filters[1::depth])  # the first convolution of each block
     head = next(tensor for tensor in reversed(state.values()) if tensor.ndim == 2)
     mean, std = state["0.mean"].flatten().tolist(), state["0.std"].flatten().tolist()
     with torch.random.fork_rng(devices=[]):  # the start is overwritten: leave no trace in the caller's draws
-        model = build_network(mean, std, widths, len(head))
+        model = build_network(mean, std, widths, len(head), depth)
     model.load_state_dict(state)
     return model.eval()

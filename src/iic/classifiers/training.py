@@ -7,6 +7,7 @@ out some epochs (Qin et al. 2024, InfoBatch, arXiv 2303.04947).
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 
@@ -88,6 +89,25 @@ def train(
     _settle(pooled_first, sample, recipe.micro_batch)
     model.eval()
     return curve
+
+
+def bfloat16_agrees(model: nn.Sequential, data: ImageSet, recipe: Recipe) -> bool:
+    """Whether the first gradients in bfloat16 are float32's, for every parameter: the model is left as it is.
+
+    On digits they are not: most pixels are the same black, some channels hardly vary, BatchNorm blows their gradients
+    up, and a bias, whose gradient is the sum of these and nearly zero, gets the sum of their rounding errors.
+    """
+    found = []
+    generator = torch.Generator().manual_seed(0)
+    some = torch.randperm(len(data), generator=generator)[: recipe.micro_batch]
+    images, labels = torch.from_numpy(data.images)[some], torch.from_numpy(data.labels)[some]
+    for dtype in (torch.float32, torch.bfloat16):
+        trial = copy.deepcopy(model)
+        _whiten(trial, images)
+        _backward(_pool_early(trial).train(), images, labels, torch.ones(len(some)), recipe, dtype)
+        found.append({name: p.grad for name, p in trial.named_parameters() if p.grad is not None})
+    exact, rounded = found
+    return all((rounded[name] - gradient).norm() < gradient.norm() for name, gradient in exact.items())
 
 
 def _seen(losses: Tensor, epoch: int, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -48,15 +48,18 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
     from iic.classifiers.inference import best_dtype, predict_logits
     from iic.classifiers.networks import build_network
     from iic.classifiers.recipe import Recipe
+    from iic.classifiers.training import bfloat16_agrees
     from iic.classifiers.training import train as fit
 
     check_sides(train.images.shape[1:], f"A training image of '{dataset}'")
     torch.manual_seed(params.seed)
     classes = len(card["train"]["images_per_class"])
-    model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, classes)
+    model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, classes, params.depth)
     recipe = Recipe(**params.model_dump(include={field.name for field in fields(Recipe)}))
     rest, held = hold_out(train, params.n_validation, params.seed)
-    dtype = best_dtype()
+    dtype = best_dtype() if params.dtype == "auto" else getattr(torch, params.dtype)
+    if params.dtype == "auto" and dtype == torch.bfloat16 and not bfloat16_agrees(model, rest, recipe):
+        dtype = torch.float32
     checkpoint = None
     if project is not None:
         made_from = {"params": params.model_dump(), "data": card["train"]["sha256"], "dtype": str(dtype)}
