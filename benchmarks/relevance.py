@@ -10,35 +10,48 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from setting import Setting
-from torch import nn
+from torch import Tensor, nn
 
+from iic.classifiers.inference import freeze
 from iic.explainers.composites import COMPOSITES
 from iic.explainers.lrp import Propagator
 
-IMAGES = 32
+IMAGES = (32, 128)
+SPLITS = (16, 32, 64, 128)  # images in one pass of the floor: the fastest counts
+TOP = 0.2  # of the pixels, for which maps are compared
+
+Run = Callable[[], object]
 
 
-def passes(model: nn.Sequential, x: torch.Tensor, plus: bool) -> None:
-    """The arithmetic alone: forward, for z-plus a second one, and one transposed pass, without anything else."""
-    inputs = []
+def passes(model: nn.Sequential, pixels: Tensor, plus: bool) -> None:
+    """The arithmetic alone: forward and transposed pass, without anything else.
+
+    For the rules of epsilon_plus_flat (`plus`), also a second forward of each convolution but the first, and there the
+    transposed pass of one channel. No rule's division and no account; pooling hands up copies, not the winners.
+    """
+    inputs, x = [], pixels
     for layer in model:
         inputs.append(x)
-        x = layer(x)
-    flow = x
-    for number, layer in reversed(list(enumerate(model))):
-        below = inputs[number]
+        x = F.relu_(x) if isinstance(layer, nn.ReLU) else layer(x)
+    flow, first = x, next(layer for layer in model if isinstance(layer, nn.Conv2d))
+    for layer, below in zip(reversed(model), reversed(inputs), strict=True):
         if isinstance(layer, nn.Conv2d):
-            options = layer.stride, layer.padding, layer.dilation, layer.groups
-            if plus:
-                F.conv2d(below, layer.weight, layer.bias, *options)
-            flow = torch.nn.grad.conv2d_input(below.shape, layer.weight, flow, *options)
+            weight = layer.weight
+            if plus and layer is first:
+                flow, weight = flow.sum(1, keepdim=True), weight[:1, :1]
+            elif plus:
+                F.conv2d(below, weight, layer.bias, layer.stride, layer.padding)
+            flow = F.conv_transpose2d(flow, weight, None, layer.stride, layer.padding)
         elif isinstance(layer, nn.Linear):
             flow = flow @ layer.weight
         elif isinstance(layer, nn.MaxPool2d):
-            size = layer.kernel_size
-            flow = F.interpolate(flow, scale_factor=size) if below.shape[-1] % size == 0 else flow.new_ones(below.shape)
-        else:
+            flow = _unpooled(flow, layer.kernel_size, below)
+        elif isinstance(layer, nn.Flatten):
             flow = flow.reshape(below.shape)
+
+
+def _unpooled(flow: Tensor, size: int, below: Tensor) -> Tensor:
+    return F.interpolate(flow, scale_factor=size) if below.shape[-1] % size == 0 else torch.ones_like(below)
 
 
 def by_zennit(setting: Setting, name: str) -> Callable:
@@ -90,35 +103,70 @@ def by_captum(setting: Setting) -> Callable:
 
 
 def time_relevance(setting: Setting, repeats: int) -> list[dict]:
-    """Rows: seconds an image, and how many times the floor, side by side: each repeat runs all of them in turn."""
-    indices = setting.chosen(IMAGES)
+    """Rows: seconds an image and how many times the floor, for each number of images given at once."""
+    return [row for count in IMAGES for row in _rows(setting, count, repeats)]
+
+
+def _rows(setting: Setting, count: int, repeats: int) -> list[dict]:
+    indices = setting.chosen(count)
     images = torch.from_numpy(setting.test.images[indices])
     targets = torch.from_numpy(setting.targets(indices))
-    plain = setting.context.plain
+    rows = []
+    for name in ("epsilon", "epsilon_plus_flat"):
+        runs = _runs(setting, name, images, targets)
+        seconds = {who: total / count for who, total in _medians(runs, repeats).items()}
+        floor = min(value for who, value in seconds.items() if who.startswith("floor"))
+        seconds = {"floor": floor, **{who: value for who, value in seconds.items() if not who.startswith("floor")}}
+        for who, value in seconds.items():
+            forward = "bfloat16" if who == "ours, bfloat16" else "float32"
+            row = {"what": f"lrp {name}: {who}", "forward": forward, "batch": count, "seconds": value}
+            rows.append(row | {"times_floor": value / floor})
+            if forward == "bfloat16":
+                rows[-1] |= agreement(runs["ours"]().values, runs[who]().values)
+    return rows
+
+
+def _runs(setting: Setting, name: str, images: Tensor, targets: Tensor) -> dict[str, Run]:
+    plain, plus = setting.context.plain, name == "epsilon_plus_flat"
     pixels = images.float().contiguous(memory_format=torch.channels_last)
-    runs: dict[str, tuple[str, Callable]] = {}
-    with torch.no_grad():
-        for name, plus in (("epsilon", False), ("epsilon_plus_flat", True)):
-            ours = Propagator(plain, COMPOSITES[name])
-            theirs = by_zennit(setting, name)
-            runs[f"{name}: floor"] = name, torch.no_grad()(lambda p=plus: passes(plain, pixels, p))
-            runs[f"{name}: ours"] = name, lambda o=ours: o(images, targets)
-            runs[f"{name}: zennit"] = name, torch.enable_grad()(lambda t=theirs: t(images, targets))
-        captum = by_captum(setting)
-        runs["epsilon: captum"] = "epsilon", torch.enable_grad()(lambda: captum(images, targets))
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats + 1):
-        for name, (_, run) in runs.items():
+    ours, fast = (Propagator(net, COMPOSITES[name]) for net in (plain, freeze(setting.model, torch.bfloat16)))
+    theirs = {"zennit": by_zennit(setting, name)}
+    if name == "epsilon":
+        theirs["captum"] = by_captum(setting)
+
+    @torch.no_grad()
+    def floor(size: int) -> None:
+        for part in pixels.split(size):
+            passes(plain, part, plus)
+
+    return {
+        **{f"floor {size}": lambda size=size: floor(size) for size in SPLITS if size <= len(images)},
+        "ours": lambda: ours(images, targets),
+        "ours, bfloat16": lambda: fast(images, targets),
+        **{who: lambda explain=explain: explain(images, targets) for who, explain in theirs.items()},
+    }
+
+
+def _medians(runs: dict[str, Run], repeats: int) -> dict[str, float]:
+    """Median seconds of each, side by side: every repeat runs all of them in turn.
+
+    Each runs once unmeasured just before: else it would pay for the memory that the one before it gave back.
+    """
+    times: dict[str, list[float]] = {who: [] for who in runs}
+    for _ in range(repeats):
+        for who, run in runs.items():
+            run()
             start = time.perf_counter()
             run()
-            times[name].append(time.perf_counter() - start)
-    medians = {name: float(np.median(t[1:])) for name, t in times.items()}
-    return [
-        {
-            "what": f"lrp {name}",
-            "forward": "float32",
-            "seconds": medians[name] / IMAGES,
-            "times_floor": medians[name] / medians[f"{composite}: floor"],
-        }
-        for name, (composite, _) in runs.items()
-    ]
+            times[who].append(time.perf_counter() - start)
+    return {who: float(np.median(t)) for who, t in times.items()}
+
+
+def agreement(truth: Tensor, found: Tensor) -> dict[str, float]:
+    """How far maps (N, C, H, W) are those of float32: the share of the top pixels that they have in common, and the
+    relative L2 distance; means over images."""
+    truth, found = truth.sum(1).flatten(1), found.sum(1).flatten(1)  # (N, H W)
+    size = round(TOP * truth.shape[1])
+    tops = [torch.zeros_like(m).scatter(1, m.topk(size).indices, 1.0) for m in (truth, found)]
+    distance = (found - truth).norm(dim=1) / truth.norm(dim=1)
+    return {"overlap": float((tops[0] * tops[1]).sum(1).mean()) / size, "relative_l2": float(distance.mean())}

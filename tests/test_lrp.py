@@ -5,8 +5,14 @@ from captum.attr import LRP
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule
 from torch import nn
 from torchvision.models import resnet18, vgg11_bn
-from zennit.composites import EpsilonAlpha2Beta1Flat, EpsilonGammaBox, EpsilonPlusFlat, SpecialFirstLayerMapComposite
-from zennit.rules import Epsilon, Norm
+from zennit.composites import (
+    EpsilonAlpha2Beta1Flat,
+    EpsilonGammaBox,
+    EpsilonPlusFlat,
+    NameMapComposite,
+    SpecialFirstLayerMapComposite,
+)
+from zennit.rules import Epsilon, Flat, Norm, Pass
 from zennit.torchvision import ResNetCanonizer, VGGCanonizer
 from zennit.types import Activation, AvgPool
 
@@ -15,7 +21,9 @@ from iic.classifiers.networks import Normalize, build_network
 from iic.errors import UserError
 from iic.explainers.composites import COMPOSITES, composite
 from iic.explainers.lrp import EPSILON, Propagator
-from iic.explainers.lrp_rules import Seen, epsilon_rule, plus_rule
+from iic.explainers.lrp_rules import Place, epsilon_rule, plus_rule, transposed
+
+KINDS = ("inputs", "bias", "stabiliser")
 
 
 def stir(model: nn.Module) -> nn.Module:
@@ -40,7 +48,6 @@ def frozen():
 def plain_epsilon(**options):
     """zennit's EpsilonPlusFlat without its special rules."""
     from zennit.layer import Sum
-    from zennit.rules import Pass
     from zennit.types import Convolution, Linear
 
     layers = [(Activation, Pass()), (Sum, Norm()), (AvgPool, Norm()), ((Convolution, Linear), Epsilon(1e-6))]
@@ -138,8 +145,8 @@ def test_rules_are_captums():
         above = upper(hidden)
         flow = torch.zeros(4, 4, 1, 1)
         flow[:, 2] = above[:, 2]
-        flow = epsilon_rule()(upper, Seen(hidden, above, True), flow).inputs
-        ours = plus_rule()(lower, Seen(inputs, below, True), flow).inputs
+        flow = epsilon_rule()(upper, Place(nonnegative=True))(hidden, above, flow).inputs
+        ours = plus_rule()(lower, Place(nonnegative=True))(inputs, below, flow).inputs
     torch.testing.assert_close(ours, theirs.detach(), atol=1e-4, rtol=1e-3)
 
 
@@ -199,3 +206,75 @@ def test_maps_do_not_depend_on_the_other_images(frozen):
     together = propagate(images, targets).values
     alone = torch.cat([propagate(images[i : i + 1], targets[i : i + 1]).values for i in range(6)])
     assert np.allclose(together, alone, atol=1e-4 * float(together.abs().max()))
+
+
+def test_relevance_may_arrive_where_a_relu_is_shut(frozen):
+    """A flat rule above hands some to zeros: the sums below zero must be there for the layer beneath."""
+    model, images = frozen
+    targets = logits(model, images).argmax(1)
+    names = [str(i) for i, m in enumerate(model) if isinstance(m, nn.Conv2d)]
+    network = nn.Sequential(*list(model)[1:])
+    inputs = model[0](images.float()).requires_grad_()
+    rules = [([str(int(name) - 1)], Flat() if name == names[2] else Epsilon(EPSILON)) for name in names]
+    rules.append(([str(len(network) - 1)], Epsilon(EPSILON)))
+    rules.append(([str(i) for i, m in enumerate(network) if isinstance(m, nn.ReLU)], Pass()))
+    with NameMapComposite(rules).context(network) as modified:
+        output = modified(inputs)
+        (theirs,) = torch.autograd.grad(output, inputs, torch.eye(output.shape[1])[targets] * output.detach())
+    propagate = Propagator(model, composite("epsilon", {names[2]: "flat"}))
+    ours = propagate(images, targets)
+    assert not propagate.rectified
+    assert Propagator(model, COMPOSITES["epsilon"]).rectified
+    assert error(ours.values, theirs) < 1e-4
+    assert_account_closes(ours)
+
+
+def test_many_images_go_in_parts(frozen, monkeypatch):
+    model, images = frozen
+    targets = logits(model, images).argmax(1)
+    whole = Propagator(model)(images, targets)
+    monkeypatch.setattr("iic.explainers.lrp.TOGETHER", 4)
+    parts = Propagator(model)(images, targets)
+    torch.testing.assert_close(parts.values, whole.values, rtol=1e-3, atol=1e-4 * float(whole.values.abs().max()))
+    torch.testing.assert_close(parts.explained, whole.explained)
+    assert list(parts.layers) == list(whole.layers)
+    assert all(torch.allclose(parts.layers[a][b], whole.layers[a][b], atol=1e-4) for a in whole.layers for b in KINDS)
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_explaining_changes_neither_the_network_nor_the_images(frozen, name):
+    """Sums and relevance are written over; weights, the caller's pixels and targets are not."""
+    model, images = frozen
+    pixels = images.float().contiguous(memory_format=torch.channels_last)
+    propagate, targets = Propagator(model, COMPOSITES[name]), torch.zeros(6, dtype=torch.int64)
+    first, second = propagate(pixels, targets), propagate(pixels, targets)
+    assert torch.equal(first.values, second.values)
+    assert torch.equal(pixels, images.float())
+    assert all(torch.equal(first.layers[a][b], second.layers[a][b]) for a in first.layers for b in KINDS)
+
+
+@pytest.mark.parametrize("name", COMPOSITES)
+def test_a_network_in_bfloat16_can_be_explained(frozen, name):
+    """Its numbers have three digits: the account closes to those."""
+    model, images = frozen
+    targets = logits(model, images).argmax(1)
+    truth = Propagator(model, COMPOSITES[name])(images, targets)
+    found = Propagator(freeze(model, torch.bfloat16), COMPOSITES[name])(images, targets)
+    assert found.values.dtype == torch.float32
+    kept = sum(row["bias"] + row["stabiliser"] for row in found.layers.values())
+    total = found.values.flatten(1).sum(1).double() + kept
+    torch.testing.assert_close(total, found.explained.double(), rtol=0.1, atol=0.1)
+    close = torch.cosine_similarity(found.values.flatten(1), truth.values.flatten(1)).min()
+    assert close > 0.9
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_what_the_last_stride_leaves_over_gets_no_relevance(stride):
+    """The transposed convolution has the inputs' size, and is the gradient's."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 6, 3, stride, padding=1, groups=2)
+    x = torch.rand(2, 4, 12, 13, requires_grad=True)
+    z = layer(x)
+    flow = torch.randn_like(z)
+    (expected,) = torch.autograd.grad(z, x, flow)
+    torch.testing.assert_close(transposed(layer, flow, layer.weight, x.shape), expected, rtol=1e-4, atol=1e-5)

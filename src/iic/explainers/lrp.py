@@ -18,9 +18,10 @@ from iic.classifiers.networks import Cast, Normalize
 from iic.errors import UserError
 from iic.explainers.composites import COMPOSITES, RULES, Composite
 from iic.explainers.graph import AVERAGES, LAYERS, SUMS, WAY_OUT, WEIGHTED, name_of, traced
-from iic.explainers.lrp_rules import Seen, Shares, stabilised
+from iic.explainers.lrp_rules import Place, Shares, per_image, stabilised
 
 EPSILON = 1e-6
+TOGETHER = 64  # images in one pass: of fewer, the calls cost more than the arithmetic; more leave the caches
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Propagator:
         UserError: a layer or operation that no rule covers, by name, or a rule that its layer cannot have.
     """
 
+    @torch.no_grad()
     def __init__(self, model: nn.Module, composite: Composite = COMPOSITES["epsilon_plus_flat"]) -> None:
         self.graph = traced(model)
         self.modules = dict(self.graph.named_modules())
@@ -67,9 +69,15 @@ class Propagator:
             if name not in {node.target for node in weighted}:
                 known = ", ".join(str(node.target) for node in weighted)
                 raise UserError(f"There is no layer '{name}' that an LRP rule could be given: choose from {known}.")
-        self.rules = {n: composite.rule(n.target, self._module(n), first=n is weighted[0]) for n in weighted}
-        self.boxes = {node: self._box(node) for node, rule in self.rules.items() if rule == "box"}
-        self.nonnegative = self._nonnegative()
+        self.pools = {n: _pool_options(m) for n in self.nodes if isinstance(m := self._module(n), nn.MaxPool2d)}
+        rules = {n: composite.rule(n.target, self._module(n), first=n is weighted[0]) for n in weighted}
+        nonnegative = self._nonnegative()
+        self.rectified = self._rectified(rules)
+        self.steps = {}
+        for node, rule in rules.items():
+            box = self._box(node) if rule == "box" else None
+            place = Place(node.args[0] in nonnegative, node in self.rectified, box)
+            self.steps[node] = RULES[rule](self._module(node), place)
 
     @torch.no_grad()
     def __call__(self, images: Tensor, targets: Tensor) -> Relevance:
@@ -79,29 +87,26 @@ class Propagator:
             images: uint8 or float (N, C, H, W), pixels 0..255.
             targets: int64 (N,).
         """
+        found = [self._part(*part) for part in zip(images.split(TOGETHER), targets.split(TOGETHER), strict=True)]
+        return found[0] if len(found) == 1 else _joined(found)
+
+    def _part(self, images: Tensor, targets: Tensor) -> Relevance:
         values, winners = self._forward(images.float().contiguous(memory_format=torch.channels_last))
         logits = values[self.result]
         explained = logits.gather(1, targets[:, None])
         flow = {self.result: torch.zeros_like(logits).scatter(1, targets[:, None], explained)}
-        layers = {}
+        account: dict[str, Shares] = {}
         for node in reversed(self.nodes):
             if node not in flow:
                 continue  # computed, but not part of the logits
-            arriving = flow.pop(node)
-            shares = self._back(node, arriving, values, winners)
-            if isinstance(shares, Shares):
-                layers[str(node.target)] = {
-                    "inputs": shares.inputs.flatten(1).sum(1, dtype=torch.float64),
-                    "bias": shares.bias,
-                    "stabiliser": shares.stabiliser,
-                }
-                handed = {node.args[0]: shares.inputs}
-            else:
-                handed = shares
+            handed = self._back(node, flow.pop(node), values, winners)
+            if isinstance(handed, Shares):
+                account[str(node.target)] = handed._replace(inputs=per_image(handed.inputs))
+                handed = {node.args[0]: handed.inputs}
             for source, part in handed.items():
                 flow[source] = flow[source] + part if source in flow else part
             del values[node]  # nobody above asks for it any more
-        return Relevance(flow[self.image], explained[:, 0], dict(reversed(layers.items())))
+        return Relevance(flow[self.image], explained[:, 0], _exact(account))
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self.modules[node.target] if node.op == "call_module" else None
@@ -138,35 +143,46 @@ class Propagator:
             module = self._module(node)
             sources = [a for a in node.args if isinstance(a, fx.Node)]
             keeps = not isinstance(module, (*WEIGHTED, Normalize)) and all(s in found for s in sources)
-            if isinstance(module, nn.ReLU) or node.target is F.relu or keeps:
+            if _is_relu(node, module) or keeps:
                 found.add(node)
         return found
+
+    def _rectified(self, rules: dict[fx.Node, str]) -> set[fx.Node]:
+        """Layers that only a ReLU follows, if no relevance arrives where it is shut.
+
+        All rules hand down in proportion to the inputs, except flat and box: those may only be next to the pixels.
+        """
+        weighted = list(rules)
+        if any(rules[node] in ("flat", "box") for node in weighted[1:]):
+            return set()
+        alone = {node: next(iter(node.users)) for node in weighted if len(node.users) == 1}
+        return {node for node, user in alone.items() if _is_relu(user, self._module(user))}
 
     def _forward(self, pixels: Tensor) -> tuple[dict[fx.Node, Tensor], dict[fx.Node, Tensor]]:
         """Every node's value, and the positions of the maxima of each MaxPool2d."""
         values, winners = {self.image: pixels}, {}
         for node in self.nodes:
-            module, args = self._module(node), fx.map_arg(node.args, values.__getitem__)
-            if isinstance(module, nn.MaxPool2d):
-                values[node], winners[node] = torch.ops.aten.max_pool2d_with_indices(*args, *_pool_options(module))
+            module, args = self._module(node), [values[a] if isinstance(a, fx.Node) else a for a in node.args]
+            if node in self.pools:
+                values[node], winners[node] = torch.ops.aten.max_pool2d_with_indices(*args, *self.pools[node])
+            elif _is_relu(node, module):  # in place only where nobody needs what was below zero
+                values[node] = F.relu(args[0], inplace=node.args[0] in self.rectified)
             elif module is not None:
-                values[node] = F.relu(*args) if isinstance(module, nn.ReLU) else module(*args)  # never in place
+                values[node] = module(*args)
             elif node.target is operator.iadd:
                 values[node] = torch.add(*args)
             else:
-                values[node] = node.target(*args, **({} if node.target is F.relu else node.kwargs))
+                values[node] = node.target(*args, **node.kwargs)
         return values, winners
 
     def _back(self, node: fx.Node, flow: Tensor, values: dict, winners: dict) -> Shares | dict[fx.Node, Tensor]:
         """Shares of a layer with weights, else input node -> relevance."""
         module, source = self._module(node), node.args[0]
         x = values[source]
-        if node in self.rules:
-            seen = Seen(x, values[node], source in self.nonnegative, self.boxes.get(node))
-            return RULES[self.rules[node]](module, seen, flow)
-        if isinstance(module, nn.MaxPool2d):
-            options = _pool_options(module)
-            return {source: torch.ops.aten.max_pool2d_with_indices_backward(flow, x, *options, winners[node])}
+        if node in self.steps:
+            return self.steps[node](x, values[node], flow)
+        if node in self.pools:
+            return {source: torch.ops.aten.max_pool2d_with_indices_backward(flow, x, *self.pools[node], winners[node])}
         if isinstance(module, AVERAGES):
             return self._averaged(node, module, x, flow, values[node])
         if node.target in SUMS:
@@ -175,7 +191,8 @@ class Propagator:
             for each in node.args:
                 handed[each] = handed[each] + values[each] * s if each in handed else values[each] * s
             return handed
-        return {source: flow.reshape(x.shape)}
+        flow = flow.reshape(x.shape)
+        return {source: flow.to(x.dtype) if isinstance(module, Cast) else flow}
 
     def _averaged(self, node: fx.Node, module: nn.Module, x: Tensor, flow: Tensor, z: Tensor) -> dict:
         with torch.enable_grad():
@@ -184,13 +201,32 @@ class Propagator:
         return {node.args[0]: x * gradient}
 
 
+def _joined(found: list[Relevance]) -> Relevance:
+    """One relevance of several batches."""
+    values, explained = torch.cat([f.values for f in found]), torch.cat([f.explained for f in found])
+    layers = {
+        layer: {kind: torch.cat([f.layers[layer][kind] for f in found]) for kind in row}
+        for layer, row in found[0].layers.items()
+    }
+    return Relevance(values, explained, layers)
+
+
+def _exact(account: dict[str, Shares]) -> dict[str, dict[str, Tensor]]:
+    """The account in float64, the layer next to the pixels first; many small tensors are converted as one."""
+    if not account:
+        return {}
+    numbers = torch.stack([number for row in account.values() for number in row]).double().unbind()
+    rows = {layer: Shares(*numbers[3 * i : 3 * i + 3])._asdict() for i, layer in enumerate(account)}
+    return dict(reversed(rows.items()))
+
+
+def _is_relu(node: fx.Node, module: nn.Module | None) -> bool:
+    return isinstance(module, nn.ReLU) or node.target is F.relu
+
+
 def _pool_options(module: nn.MaxPool2d) -> tuple:
     def pair(value: int | tuple[int, int]) -> list[int]:
         return list(value) if isinstance(value, tuple) else [value, value]
 
     sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
     return (*map(pair, sizes), module.ceil_mode)
-
-
-def _name_of(node: fx.Node) -> str:
-    return getattr(node.target, "__name__", str(node.target))

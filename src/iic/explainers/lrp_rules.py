@@ -3,12 +3,17 @@
 Every rule divides a layer's relevance r among terms x w and a bias b, in proportion to what each adds to some sum z,
 stabilised by a small epsilon of z's own sign. Each returns what arrives at the inputs and, per image, what the bias
 and the stabiliser keep: the three together are the relevance that came in (Montavon et al. 2019).
+
+A rule is made ready for a layer once, its weights clamped. Its steps write over the sums and the relevance that they
+are given: memory, not arithmetic, is what LRP waits for.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -25,22 +30,23 @@ class Shares(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a rule is told of its layer: input x, output z, whether x >= 0 everywhere, and the smallest and largest
-    possible input, (1, C, 1, 1), where they are known (the layer on the normalised pixels)."""
+class Place:
+    """What a rule is told of its layer's place: whether its inputs are never below zero; whether its outputs come as
+    max(z, 0), with no relevance where that is zero; and the smallest and largest possible input, (1, C, 1, 1), where
+    they are known (the layer on the normalised pixels)."""
 
-    x: Tensor
-    z: Tensor
-    nonnegative: bool
+    nonnegative: bool = False
+    rectified: bool = False
     box: tuple[Tensor, Tensor] | None = None
 
 
-Rule = Callable[[nn.Module, Seen, Tensor], Shares]
+Step = Callable[[Tensor, Tensor, Tensor], Shares]  # input, output z, relevance; writes over the last two
+Rule = Callable[[nn.Module, Place], Step]
 
 
 def stabilised(z: Tensor, epsilon: float) -> Tensor:
-    """z plus epsilon with its sign; + for zero."""
-    return z + torch.where(z >= 0, epsilon, -epsilon).to(z.dtype)
+    """z plus epsilon with its sign; zeros have one too."""
+    return z + torch.copysign(z.new_tensor(epsilon), z)
 
 
 def forward(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -52,51 +58,86 @@ def forward(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None) ->
 
 def transposed(layer: nn.Module, flow: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
     """The transposed map, from outputs to inputs of this shape."""
+    if not isinstance(layer, nn.Conv2d):
+        return flow @ weight
+    spans = zip(shape[2:], layer.kernel_size, layer.stride, layer.padding, layer.dilation, strict=True)
+    unseen = [(n + 2 * pad - gap * (k - 1) - 1) % step for n, k, step, pad, gap in spans]  # behind the last stride
+    return F.conv_transpose2d(flow, weight, None, layer.stride, layer.padding, unseen, layer.groups, layer.dilation)
+
+
+def per_image(x: Tensor) -> Tensor:
+    """Sum over all but the first dimension, in float32 at least, read in the order of memory: (N,)."""
+    return x.sum(tuple(range(1, x.ndim)), dtype=_exact(x))
+
+
+def _exact(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _per_output(s: Tensor, layer: nn.Module) -> Tensor:
+    """Sum over places: (N, outputs)."""
     if isinstance(layer, nn.Conv2d):
-        options = layer.stride, layer.padding, layer.dilation, layer.groups
-        return torch.nn.grad.conv2d_input(shape, weight, flow, *options)
-    return flow @ weight
+        return s.sum((2, 3), dtype=_exact(s))
+    return s.reshape(len(s), -1, s.shape[-1]).sum(1, dtype=_exact(s))
 
 
-def _per_image(x: Tensor) -> Tensor:
-    return x.flatten(1).sum(1, dtype=torch.float64)  # (N,)
+def _divided(relevance: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+    """s = relevance / stabilised z, and what the stabiliser keeps of it, (N,). Writes over both."""
+    added = torch.copysign(z.new_tensor(epsilon), z)
+    s = relevance.div_(z.add_(added))
+    return s, per_image(added.mul_(s))
 
 
-def _biased(s: Tensor, bias: Tensor | None) -> Tensor:
-    """What the bias keeps: sum of b s, (N,)."""
-    if bias is None:
-        return s.new_zeros(len(s), dtype=torch.float64)
-    per_output = s.double() if s.ndim == 2 else s.flatten(2).sum(2, dtype=torch.float64)  # (N, outputs)
-    return per_output @ bias.double()
+class Division:
+    """Divides relevance in proportion to each term of z = sum of x w + b.
+
+    Args:
+        weights: one for all inputs, or one for the positive and one for the negative inputs.
+        sign: of every z, 1 or -1, or 0 if they can have either; known, it makes stabilising a part of the bias.
+    """
+
+    def __init__(self, layer: nn.Module, weights: list[Tensor], bias: Tensor | None, epsilon: float, sign: int) -> None:
+        self.layer, self.weights, self.epsilon, self.sign = layer, weights, epsilon, sign
+        none = weights[0].new_zeros(len(weights[0]))
+        bias, added = none if bias is None else bias, none + epsilon * sign  # (outputs,)
+        self.bias = bias + added
+        self.keeps = torch.stack([bias, added], 1).to(_exact(bias))  # (outputs, 2)
+
+    def __call__(self, x: Tensor, relevance: Tensor, z: Tensor | None = None) -> Shares:
+        """Shares of an input; z is computed unless given. Writes over z and the relevance."""
+        parts = [x] if len(self.weights) == 1 else [x.clamp(min=0), x.clamp(max=0)]
+        if self.sign == 0:
+            s, stabiliser = _divided(relevance, self._sums(parts) if z is None else z, self.epsilon)
+            bias = _per_output(s, self.layer) @ self.keeps[:, 0]
+        else:
+            s = relevance.div_(self._sums(parts) if z is None else z.add_(self.sign * self.epsilon))
+            bias, stabiliser = (_per_output(s, self.layer) @ self.keeps).unbind(1)
+        return Shares(self._inputs(parts, s), bias, stabiliser)
+
+    def _sums(self, parts: list[Tensor]) -> Tensor:
+        """Of known sign, they are stabilised, and not rounded across zero as Winograd's algorithm could."""
+        z = forward(self.layer, parts[0], self.weights[0], self.bias)
+        for part, weight in zip(parts[1:], self.weights[1:], strict=True):
+            z += forward(self.layer, part, weight, None)
+        if self.sign == 0:
+            return z
+        return z.clamp_(min=self.epsilon) if self.sign > 0 else z.clamp_(max=-self.epsilon)
+
+    def _inputs(self, parts: list[Tensor], s: Tensor) -> Tensor:
+        inputs = transposed(self.layer, s, self.weights[0], parts[0].shape).mul_(parts[0])
+        for part, weight in zip(parts[1:], self.weights[1:], strict=True):
+            inputs.addcmul_(transposed(self.layer, s, weight, part.shape), part)
+        return inputs
 
 
-Term = tuple[Tensor, Tensor, Tensor | None]  # input, weight, bias
-
-
-def _divide(layer: nn.Module, terms: list[Term], relevance: Tensor, epsilon: float, z: Tensor | None = None) -> Shares:
-    """Relevance in proportion to each term of z = sum of x w + b; z is computed unless given."""
-    if z is None:
-        z = sum(forward(layer, x, weight, bias) for x, weight, bias in terms)
-    s = relevance / stabilised(z, epsilon)
-    inputs = sum(x * transposed(layer, s, weight, x.shape) for x, weight, _ in terms)
-    bias = sum(_biased(s, bias) for _, _, bias in terms)
-    return Shares(inputs, bias, _per_image(relevance - z * s))
-
-
-def _signed_terms(layer: nn.Module, seen: Seen, up: Callable, down: Callable) -> list[Term]:
+def _signed(layer: nn.Module, place: Place, up: Callable, down: Callable, *options: float) -> Division:
     """Positive inputs with `up` of weights and bias; negative ones, if there are any, with `down` of the weights."""
     bias = None if layer.bias is None else up(layer.bias)
-    if seen.nonnegative:
-        return [(seen.x, up(layer.weight), bias)]
-    return [(seen.x.clamp(min=0), up(layer.weight), bias), (seen.x.clamp(max=0), down(layer.weight), None)]
+    weights = [up(layer.weight)] if place.nonnegative else [up(layer.weight), down(layer.weight)]
+    return Division(layer, weights, bias, *options)
 
 
-def _positive(w: Tensor) -> Tensor:
-    return w.clamp(min=0)
-
-
-def _negative(w: Tensor) -> Tensor:
-    return w.clamp(max=0)
+_positive, _negative = partial(torch.clamp, min=0), partial(torch.clamp, max=0)
 
 
 def _plus(first: Shares, second: Shares) -> Shares:
@@ -106,19 +147,21 @@ def _plus(first: Shares, second: Shares) -> Shares:
 def epsilon_rule(epsilon: float = 1e-6) -> Rule:
     """LRP-epsilon (Bach et al. 2015): in proportion to x w; a larger epsilon keeps more of weak, contradictory sums."""
 
-    def rule(layer: nn.Module, seen: Seen, relevance: Tensor) -> Shares:
-        return _divide(layer, [(seen.x, layer.weight, layer.bias)], relevance, epsilon, seen.z)
+    def ready(layer: nn.Module, place: Place) -> Step:
+        divide = Division(layer, [layer.weight], layer.bias, epsilon, int(place.rectified))
+        return lambda x, z, relevance: divide(x, relevance, z)
 
-    return rule
+    return ready
 
 
 def plus_rule(epsilon: float = 1e-6) -> Rule:
     """z-plus (Montavon et al. 2017): in proportion to the positive x w; robust in lower layers."""
 
-    def rule(layer: nn.Module, seen: Seen, relevance: Tensor) -> Shares:
-        return _divide(layer, _signed_terms(layer, seen, _positive, _negative), relevance, epsilon)
+    def ready(layer: nn.Module, place: Place) -> Step:
+        divide = _signed(layer, place, _positive, _negative, epsilon, 1)
+        return lambda x, z, relevance: divide(x, relevance)
 
-    return rule
+    return ready
 
 
 def alpha_beta_rule(alpha: float = 2.0, beta: float = 1.0, epsilon: float = 1e-6) -> Rule:
@@ -126,12 +169,12 @@ def alpha_beta_rule(alpha: float = 2.0, beta: float = 1.0, epsilon: float = 1e-6
     if alpha < 0 or beta < 0 or alpha - beta != 1:
         raise ValueError(f"alpha - beta must be 1 and neither negative, not alpha {alpha}, beta {beta}")
 
-    def rule(layer: nn.Module, seen: Seen, relevance: Tensor) -> Shares:
-        for_it = _divide(layer, _signed_terms(layer, seen, _positive, _negative), alpha * relevance, epsilon)
-        against = _divide(layer, _signed_terms(layer, seen, _negative, _positive), -beta * relevance, epsilon)
-        return _plus(for_it, against)
+    def ready(layer: nn.Module, place: Place) -> Step:
+        for_it = _signed(layer, place, _positive, _negative, epsilon, 1)
+        against = _signed(layer, place, _negative, _positive, epsilon, -1)
+        return lambda x, z, relevance: _plus(for_it(x, alpha * relevance), against(x, -beta * relevance))
 
-    return rule
+    return ready
 
 
 def gamma_rule(gamma: float = 0.25, epsilon: float = 1e-6) -> Rule:
@@ -144,58 +187,63 @@ def gamma_rule(gamma: float = 0.25, epsilon: float = 1e-6) -> Rule:
     def down(w: Tensor) -> Tensor:
         return w + gamma * w.clamp(max=0)
 
-    def rule(layer: nn.Module, seen: Seen, relevance: Tensor) -> Shares:
-        above = relevance * (seen.z > 0)
-        shares = _divide(layer, _signed_terms(layer, seen, up, down), above, epsilon)
-        below = relevance * (seen.z < 0)
-        if below.any():  # behind a ReLU there is none, and two passes are saved
-            shares = _plus(shares, _divide(layer, _signed_terms(layer, seen, down, up), below, epsilon))
-        dropped = _per_image(relevance * (seen.z == 0))
-        return Shares(shares.inputs, shares.bias, shares.stabiliser + dropped)
+    def ready(layer: nn.Module, place: Place) -> Step:
+        above, below = _signed(layer, place, up, down, epsilon, 0), _signed(layer, place, down, up, epsilon, 0)
 
-    return rule
+        def step(x: Tensor, z: Tensor, relevance: Tensor) -> Shares:
+            if place.rectified:  # none arrives at or below zero, and two passes are saved
+                return above(x, relevance)
+            shares = _plus(above(x, relevance * (z > 0)), below(x, relevance * (z < 0)))
+            return shares._replace(stabiliser=shares.stabiliser + per_image(relevance * (z == 0)))
+
+        return step
+
+    return ready
 
 
 def flat_rule(epsilon: float = 1e-6) -> Rule:
     """Equal shares over the receptive field (Lapuschkin et al. 2019), for the layer on the pixels."""
 
-    def rule(layer: nn.Module, seen: Seen, relevance: Tensor) -> Shares:
-        none = relevance.new_zeros(len(relevance), dtype=torch.float64)
-        if not isinstance(layer, nn.Conv2d):
-            size = seen.x.shape[-1]
-            s = relevance / (size + epsilon)
-            inputs = s.sum(-1, keepdim=True).expand(seen.x.shape)
-            return Shares(inputs, none, _per_image(relevance - size * s))
-        # All channels of a group are alike: one stands for them.
-        channels = seen.x.shape[1] // layer.groups
-        ones = relevance.new_ones(1, 1, *layer.kernel_size)
-        options = layer.stride, layer.padding, layer.dilation
-        z = channels * F.conv2d(relevance.new_ones(1, 1, *seen.x.shape[2:]), ones, None, *options)
-        s = relevance / (z + epsilon)
-        grouped = s.unflatten(1, (layer.groups, -1)).sum(2)  # (N, groups, h, w)
-        shape = torch.Size((len(s) * layer.groups, 1, *seen.x.shape[2:]))
-        spread = torch.nn.grad.conv2d_input(shape, ones, grouped.flatten(0, 1).unsqueeze(1), *options)
-        inputs = spread.view(len(s), layer.groups, *seen.x.shape[2:]).repeat_interleave(channels, 1)
-        return Shares(inputs, none, _per_image(relevance - z * s))
+    def ready(layer: nn.Module, place: Place) -> Step:
+        # All channels of a convolution's group are alike, in front of it and behind it: one stands for them.
+        single = copy.copy(layer)
+        single.groups = 1
+        ones = layer.weight.new_ones(1, 1, *layer.weight.shape[2:])
+        field = cache(lambda *shape: forward(single, ones.new_ones(1, 1, *shape), ones, None))  # (1, 1, h, w)
 
-    return rule
+        def step(x: Tensor, z: Tensor, relevance: Tensor) -> Shares:
+            if isinstance(layer, nn.Conv2d):
+                channels, shape = x.shape[1] // layer.groups, x.shape[2:]
+                whole = relevance.unflatten(1, (layer.groups, -1)).sum(2)  # (N, groups, h, w)
+                s = whole / (channels * field(*shape) + epsilon)
+                inputs = transposed(single, s.flatten(0, 1).unsqueeze(1), ones, x.shape)
+                inputs = inputs.view(-1, layer.groups, *shape).repeat_interleave(channels, 1)
+            else:
+                s = relevance.sum(-1, keepdim=True) / (x.shape[-1] + epsilon)
+                inputs = s.expand(x.shape).contiguous()
+            return Shares(inputs, 0 * (kept := per_image(s)), epsilon * kept)
+
+        return step
+
+    return ready
 
 
 def box_rule(epsilon: float = 1e-6) -> Rule:
     """z-box (Montavon et al. 2017): the distance to the darkest and brightest possible pixel; on the pixels only."""
 
-    def rule(layer: nn.Module, seen: Seen, relevance: Tensor) -> Shares:
-        low, high = (bound.to(seen.x.dtype).expand(seen.x.shape) for bound in seen.box)
-        positive, negative = _positive(layer.weight), _negative(layer.weight)
+    def ready(layer: nn.Module, place: Place) -> Step:
+        low, high = (bound.to(layer.weight.dtype) for bound in place.box)
+        weights = [layer.weight, _positive(layer.weight), _negative(layer.weight)]
         bias = [None] * 2 if layer.bias is None else [_positive(layer.bias), _negative(layer.bias)]
-        z = seen.z - forward(layer, low[:1], positive, bias[0]) - forward(layer, high[:1], negative, bias[1])
-        s = relevance / stabilised(z, epsilon)
-        inputs = (
-            seen.x * transposed(layer, s, layer.weight, seen.x.shape)
-            - low * transposed(layer, s, positive, seen.x.shape)
-            - high * transposed(layer, s, negative, seen.x.shape)
-        )
-        none = relevance.new_zeros(len(relevance), dtype=torch.float64)  # b less its two parts is zero
-        return Shares(inputs, none, _per_image(relevance - z * s))
 
-    return rule
+        def step(x: Tensor, z: Tensor, relevance: Tensor) -> Shares:
+            ends = [bound.expand(1, *x.shape[1:]) for bound in (low, high)]
+            z = z - forward(layer, ends[0], weights[1], bias[0]) - forward(layer, ends[1], weights[2], bias[1])
+            s, kept = _divided(relevance, z, epsilon)
+            whole, positive, negative = (transposed(layer, s, weight, x.shape) for weight in weights)
+            inputs = whole.mul_(x).sub_(positive.mul_(low)).sub_(negative.mul_(high))
+            return Shares(inputs, 0 * kept, kept)  # b less its two parts is zero
+
+        return step
+
+    return ready
