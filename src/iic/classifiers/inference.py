@@ -21,7 +21,7 @@ CLEARLY_FASTER = 1.4  # times float32's speed from which training in bfloat16 pa
 def freeze(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A copy for explaining: BatchNorm folded, evaluation mode, weights without gradients and in the fastest layout.
 
-    Logits are the same to 1e-4 in float32. In bfloat16 normalisation and the last layer stay float32. A network that is
+    Logits are the same to 1e-4 in float32. In bfloat16 the first layer with weights and the last stay float32. A network that is
     not an nn.Sequential is copied as it is, and runs in float32.
 
     Raises:
@@ -50,11 +50,14 @@ def _folded(layers: nn.Sequential) -> list[nn.Module]:
 
 
 def _cast(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
-    """The convolutions in `dtype`, between a cast behind the normalisation and one before the last layer."""
-    first = next(number for number, module in enumerate(layers) if isinstance(module, nn.Conv2d | nn.Linear))
-    last = len(layers) - 1
-    middle = [module.to(dtype) for module in layers[first:last]]
-    return nn.Sequential(*layers[:first], Cast(dtype), *middle, Cast(torch.float32), layers[last])
+    """The layers from the second with weights to the one before the last in `dtype`, between two casts.
+
+    The first stays float32: what it enlarges would be the rounding of the pixels (see `networks.WHITENED`).
+    """
+    weighted = [number for number, module in enumerate(layers) if isinstance(module, nn.Conv2d | nn.Linear)]
+    start, last = weighted[1], len(layers) - 1
+    middle = [module.to(dtype) for module in layers[start:last]]
+    return nn.Sequential(*layers[:start], Cast(dtype), *middle, Cast(torch.float32), layers[last])
 
 
 @torch.no_grad()

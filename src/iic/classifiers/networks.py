@@ -11,6 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+# So many first layers stay float32 whatever the others compute in: normalisation, whitening convolution, ReLU. The
+# whitening's outputs are small differences, enlarged up to 45 times, and with them the rounding of its inputs would be.
+WHITENED = 3
+
 
 class Normalize(nn.Module):
     """(x - mean) / std per channel, x and both statistics in pixel units 0..255; input uint8 or float (N, C, H, W)."""

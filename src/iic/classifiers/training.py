@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from iic.classifiers.augmentation import augment
 from iic.classifiers.checkpoint import Checkpoint
+from iic.classifiers.networks import WHITENED
 from iic.classifiers.optimizers import FilterMuon, whitening_filters
 from iic.classifiers.recipe import Recipe
 from iic.data.images import ImageSet
@@ -43,7 +44,7 @@ def train(
         data: the training images.
         recipe: how.
         seed: keys the order of the images and the augmentation.
-        dtype: of the convolutions; weights stay float32.
+        dtype: of the convolutions behind the whitening one; weights stay float32.
         checkpoint: written after every epoch; a training that finds one goes on from there, to the same weights.
         progress: wraps the steps, such as tqdm.
 
@@ -169,8 +170,9 @@ def _backward(
     model: nn.Module, pixels: Tensor, labels: Tensor, weights: Tensor, recipe: Recipe, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Add the gradients of one micro-batch; each image's loss (n,), and 1 where its class was named, else 0 (n,)."""
+    whitened = model[:WHITENED](pixels.float().contiguous(memory_format=torch.channels_last))
     with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
-        logits = model(pixels.float().contiguous(memory_format=torch.channels_last))
+        logits = model[WHITENED:](whitened)
     losses = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing, reduction="none")
     (losses @ weights).backward()
     return losses.detach(), (logits.argmax(1) == labels).float()
