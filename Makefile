@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: run test lint viz bench-training bench-attribution bench-precision bench-shapley
+.PHONY: run test lint viz bench-training bench-attribution bench-precision bench-shapley bench-engine bench-scale
 run: $(READY)
 	$(BIN)/kedro run
 	@echo "Reports: data/08_reporting/<dataset>/accuracy_report.json/<version>/accuracy_report.json, pictures beside them."
@@ -35,6 +35,14 @@ bench-precision: $(READY)
 # Error of Kernel SHAP by number of forwards; ARGS="--dataset cifar10 --images 6 --budgets 256 1024"
 bench-shapley: $(READY)
 	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/shapley.py $(ARGS)
+
+# What an explanation costs besides its forwards; ARGS="--datasets mnist --images 8 --repeats 5"
+bench-engine: $(READY)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/engine.py $(ARGS)
+
+# Memory at 10,000 and 100,000 images, two Dask workers beside one; ARGS="--images 1000 10000 --shards 8"
+bench-scale: $(READY)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/scale.py $(ARGS)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -24,10 +24,9 @@ from peers import LIMES, SHAPLEY
 from relevance import time_relevance
 from setting import Setting, relative_error
 
-from iic.explainers.learning import learn_from_images
 from iic.explainers.libraries import Explained
 from iic.explainers.work import TOGETHER
-from iic.progress import bar, counter
+from iic.progress import bar
 from iic.selection import project_folder
 
 BUDGET = 1000
@@ -66,12 +65,6 @@ def bench(dataset: str, arguments: argparse.Namespace) -> pd.DataFrame:
         size, seconds = best_batch(answer, shape, arguments.repeats)
         forwards[name] = size
         rows.append({"what": "forward", "forward": name, "batch": size, "seconds": seconds})
-    prior_images = np.arange(arguments.prior_images)
-    with counter(f"{dataset}: prior", "image", len(prior_images)) as tick:
-        classes = setting.targets_of_train(prior_images)
-        images = setting.train.images[prior_images]
-        prior = learn_from_images(setting.context, images, prior_images, classes, tick)
-    setting = replace(setting, context=replace(setting.context, prior=prior))
     indices = setting.chosen(arguments.images)
     targets = setting.targets(indices)
     truth = _references(setting, indices, targets, arguments.reference)
@@ -169,7 +162,6 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--reference", type=int, default=32000)
-    parser.add_argument("--prior-images", type=int, default=200)
     parser.add_argument(
         "--shapley", nargs="*", default=["shap.KernelExplainer", "captum.KernelShap", "shapiq.KernelSHAP"]
     )

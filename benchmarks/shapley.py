@@ -1,4 +1,4 @@
-"""Error of Kernel SHAP by number of forwards: ours, with different coalition sizes and the learnt prior, and libraries.
+"""Error of Kernel SHAP by number of forwards: ours, its coalition sizes, the process on top of it, and libraries.
 
     make bench-shapley ARGS="--dataset cifar10 --images 12 --budgets 128 512 1024"
 
@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 
 import numpy as np
 from peers import SHAPLEY
 from setting import Setting, overlap, relative_error
 
-from iic.explainers.learning import learn_from_images
-from iic.progress import bar, counter
+from iic.progress import bar
 
 POWERS = (0.0, 0.5, 1.0)
 
@@ -25,7 +23,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="cifar10")
     parser.add_argument("--images", type=int, default=12)
-    parser.add_argument("--prior-images", type=int, default=100)
     parser.add_argument("--budgets", type=int, nargs="+", default=[64, 128, 256, 512, 1024, 2048, 4096])
     parser.add_argument("--reference", type=int, default=32000)
     parser.add_argument("--peers", nargs="*", default=list(SHAPLEY))
@@ -37,12 +34,6 @@ def main() -> None:
     print(f"{setting.dataset}: {setting.context.forward.precision}, {arguments.images} images, "
           f"{np.mean([s.max() + 1 for s in segments]):.1f} superpixels", flush=True)  # fmt: skip
     truth = setting.float32().values("kernel_shap", indices, targets, budget=arguments.reference, seed=12345)
-    learnt = setting.chosen(0) if not arguments.prior_images else np.arange(arguments.prior_images)
-    with counter("prior", "image", len(learnt)) as tick:
-        classes = setting.targets_of_train(learnt)
-        prior = learn_from_images(setting.context, setting.train.images[learnt], learnt, classes, tick)
-    print(prior, flush=True)
-    setting = replace(setting, context=replace(setting.context, prior=prior))
     rows = {}
     for budget in arguments.budgets:
         for power in POWERS:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from iic.errors import UserError
-from iic.explainers.coalitions import allocate, draw_coalitions, kernel_mass
+from iic.explainers.coalitions import _random_subsets, _repeats, allocate, draw_coalitions, kernel_mass
 from iic.explainers.kernel_shap import PairedValues, shapley_values, weighted_shapley_values
 
 
@@ -169,6 +169,17 @@ def test_the_first_pairs_are_a_draw_of_their_own():
     sizes = np.minimum(drawn.masks.sum(1), (~drawn.masks).sum(1))
     for size in range(1, m // 2 + 1):
         assert np.count_nonzero(sizes[:250] == size) == pytest.approx(np.count_nonzero(sizes == size) / 2, abs=1)
+
+
+@pytest.mark.parametrize("m", [6, 20, 70, 200])
+def test_random_subsets_are_of_their_size_and_evenly_drawn(m):
+    sizes = np.repeat([1, m // 3, m // 2], 3000)
+    masks = _random_subsets(m, sizes, np.random.default_rng(0))
+    assert np.count_nonzero(masks.sum(1) != sizes) <= 3  # two equal draws; they are drawn anew
+    assert masks[sizes == m // 2, 0].all()  # of each pair the one with the first superpixel
+    shares = masks[3000:6000].mean(0)
+    assert np.abs(shares - (m // 3) / m).max() < 6 * 0.5 / np.sqrt(3000)
+    assert (_repeats(masks[[0, 4000, 0, 1, 4000]]) == [False, False, True, (masks[0] == masks[1]).all(), True]).all()
 
 
 def test_linear_game_gives_its_weights_from_few_masks():

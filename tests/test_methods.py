@@ -17,18 +17,15 @@ from iic.explainers.attributions import Attributions, select_images
 from iic.explainers.context import Context
 from iic.explainers.methods import explain
 from iic.explainers.names import DIRECT
-from iic.explainers.prior import Prior
 from iic.explainers.ranking import is_stable, top_superpixels
 from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams, EvaluationParams
-
-PRIOR = Prior((0.2, 0.1, 0.3, 0.4), 1.0, 0.1)
 
 
 def context_of(model, data, params) -> Context:
     sample = torch.from_numpy(data.images[:200])
     return Context(
-        freeze(model), fast_forward(model, sample, params.precision), np.array([33.0]), params, Segmenter(params), PRIOR
+        freeze(model), fast_forward(model, sample, params.precision), np.array([33.0]), params, Segmenter(params)
     )
 
 
@@ -150,12 +147,6 @@ def test_unknown_and_derived_methods_are_named(digits):
         explain("shapely", context, test.images[:1], np.array([0]), np.array([0]))
     with pytest.raises(UserError, match="'lrp_blurred' is derived"):
         explain("lrp_blurred", context, test.images[:1], np.array([0]), np.array([0]))
-
-
-def test_the_fast_one_does_not_go_without_what_it_learnt(digits):
-    context, test = digits
-    with pytest.raises(UserError, match="what training images taught"):
-        explain("kernel_shap_fast", replace(context, prior=None), test.images[:1], np.array([0]), np.array([0]))
 
 
 def test_the_top_fifth_is_an_area():

@@ -9,7 +9,15 @@ from iic.classifiers.networks import build_network
 from iic.classifiers.precision import Forward
 from iic.errors import UserError
 from iic.explainers.fills import FILLS, fill_image
-from iic.explainers.perturbation import Perturbed, SuperpixelMasks, _batches, masked_values
+from iic.explainers.perturbation import (
+    Perturbed,
+    Shown,
+    SuperpixelMasks,
+    _batches,
+    compose,
+    masked_values,
+    suitable_batch,
+)
 from iic.explainers.segmentation import grid_superpixels, load_label_map, superpixels
 from iic.explainers.windows import SmoothMasks, Windows, occlusion_map, rise_map
 
@@ -51,11 +59,34 @@ def test_values_are_those_of_the_images_made_by_hand(forward, images):
 
 def test_values_do_not_depend_on_batches_or_other_images(forward, images):
     together = masked_values(forward, jobs(images), batch_size=250)
-    for size in (1, 7):
+    for size in (1, 7, 0):
         for a, b in zip(masked_values(forward, jobs(images), batch_size=size), together, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
     for job, values in zip(jobs(images), together, strict=True):
         np.testing.assert_allclose(masked_values(forward, [job])[0], values, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["mean", "blur"])
+@pytest.mark.parametrize("count", [9, 400])
+def test_composed_pixels_are_the_images_or_the_fills(images, kind, count):
+    """By a matrix product for few superpixels, one by one for many."""
+    segments = grid_superpixels((32, 32), count)
+    z = np.random.default_rng(2).random((6, int(segments.max()) + 1)) < 0.5
+    image, fill = images[0], fill_image(kind, images[0], segments, np.array([50.0, 60.0, 70.3]))
+    out = torch.empty(6, 32, 32, 3)
+    keep = SuperpixelMasks(segments, z).keep(slice(None), "cpu")
+    assert isinstance(keep, Shown) == (count == 9)
+    compose(*(torch.from_numpy(p.transpose(1, 2, 0).astype(np.float32)) for p in (image, fill)), keep, out)
+    expected = np.where(z[:, segments][:, None], image, fill).transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)  # of 255: a rounding of float32
+
+
+def test_the_batch_fits_the_cache_and_stays_within_bounds(forward):
+    small = suitable_batch(forward, (3, 32, 32))
+    assert small % 16 == 0 and 16 <= small <= 256
+    wide = build_network([120.0], [60.0], widths=(1024, 8, 8))
+    assert suitable_batch(Forward(freeze(wide), "float32", "cpu", 1.0), (1, 32, 32)) == 16
+    assert suitable_batch(Forward(wide, "float32", "cuda", 1.0), (1, 32, 32)) == 4096
 
 
 def test_batches_are_full_and_hold_every_row_once():

@@ -7,8 +7,8 @@ from torch import nn
 
 from iic.classifiers.inference import freeze, logits
 from iic.classifiers.networks import build_network
-from iic.classifiers.precision import choose_device, fast_forward
-from iic.classifiers.quantized import can_quantize, quantize
+from iic.classifiers.precision import choose_device, fast_forward, keep_freed_memory
+from iic.classifiers.quantized import FirstConvolution, QuantizedConvolution, QuantizedPool, can_quantize, quantize
 from iic.classifiers.recipe import Recipe
 from iic.classifiers.training import train
 from iic.data.sources import load_digits
@@ -51,6 +51,45 @@ def test_each_convolution_is_within_a_step_of_float32(trained):
 
 
 @needs_vnni
+@pytest.mark.parametrize("padding", [0, 1])
+def test_the_first_convolution_is_within_a_step_of_float32(trained, padding):
+    """With the normalisation folded in, and beside a padded border where it is not."""
+    model, sample, _ = trained
+    plain = freeze(model)
+    plain[1].padding = (padding, padding)
+    pixels = sample[:50].float()
+    first = FirstConvolution(plain[0], plain[1], 0.01)
+    assert isinstance(first.normalize, nn.Identity) == (padding == 0)
+    exact = (plain[:3](pixels) / 0.01).clamp(max=255)
+    assert (first(pixels).float() - exact).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize(
+    ("layer", "side"), [(nn.MaxPool2d(2), 27), (nn.MaxPool2d(2), 6), (nn.MaxPool2d(3), 7), (nn.MaxPool2d(2, 1), 5)]
+)
+@pytest.mark.parametrize("channels", [8, 16, 96])
+def test_pools_of_uint8_are_those_of_float32(layer, side, channels):
+    x = torch.randint(0, 256, (3, channels, side, side), dtype=torch.uint8).contiguous(
+        memory_format=torch.channels_last
+    )
+    found = QuantizedPool(layer)(x)
+    assert torch.equal(found.float(), layer(x.float())) and found.is_contiguous(memory_format=torch.channels_last)
+
+
+@needs_vnni
+def test_weights_are_packed_for_the_batches_that_they_meet(trained):
+    """Packed for another shape they give the same, only slower."""
+    model, sample, test = trained
+    fast = quantize(freeze(model), sample)
+    other = copy.deepcopy(fast)
+    for layer in other:
+        if isinstance(layer, QuantizedConvolution):
+            layer.shape = None
+            layer._pack()
+    assert torch.equal(logits(fast, test[:100]), logits(other, test[:100]))
+
+
+@needs_vnni
 def test_copies_of_it_compute_the_same(trained):
     model, sample, test = trained
     fast = quantize(freeze(model), sample)
@@ -76,6 +115,21 @@ def test_a_forward_that_disagrees_is_not_taken(trained, monkeypatch):
     monkeypatch.setattr("iic.classifiers.precision.quantize", lambda *_: wrong)
     assert fast_forward(model, sample, "auto", "cpu").precision == "float32"
     assert fast_forward(model, sample, "int8", "cpu").same_class < 0.5  # asked for by name: used, and recorded
+
+
+@needs_vnni
+def test_eight_bits_come_before_bfloat16_without_amx(trained, monkeypatch):
+    model, sample, _ = trained
+    monkeypatch.setattr("iic.classifiers.precision.best_dtype", lambda: torch.bfloat16)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    assert fast_forward(model, sample, "auto", "cpu").precision == "int8"
+    monkeypatch.setattr("iic.classifiers.precision.can_quantize", lambda _: False)
+    assert fast_forward(model, sample, "auto", "cpu").precision == "bfloat16"
+
+
+def test_freed_memory_is_kept_once_and_without_harm():
+    assert keep_freed_memory() in (True, False)
+    assert keep_freed_memory() is keep_freed_memory()
 
 
 def test_other_networks_stay_in_float32(trained):

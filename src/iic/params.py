@@ -75,8 +75,6 @@ class AttributionParams(Block):
     budget: int = Field(1000, ge=16)  # forwards per image of LIME, Kernel SHAP and RISE, at most
     stop_early: bool = False  # Kernel SHAP ends when the top fifth of an image is settled
     kernel_power: float = Field(0.0, ge=0, le=1)  # coalition sizes by the kernel's mass to this power; 0 is leverage
-    prior_images: int = Field(200, ge=20)  # training images that `kernel_shap_fast` learns from
-    prior_budget: int = Field(2000, ge=16)  # forwards of each of them
     lime_kernel_width: PositiveFloat = 0.25
     lime_ridge: PositiveFloat = 1.0
     rise_cells: int = Field(8, ge=2)

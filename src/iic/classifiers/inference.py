@@ -21,8 +21,8 @@ CLEARLY_FASTER = 1.4  # times float32's speed from which training in bfloat16 pa
 def freeze(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A copy for explaining: BatchNorm folded, evaluation mode, weights without gradients and in the fastest layout.
 
-    Logits are the same to 1e-4 in float32. In bfloat16 the first layer with weights and the last stay float32. A network that is
-    not an nn.Sequential is copied as it is, and runs in float32.
+    Logits are the same to 1e-4 in float32. In bfloat16 the first layer with weights and the last stay float32. A
+    network that is not an nn.Sequential is copied as it is, and runs in float32.
 
     Raises:
         UserError: a BatchNorm of an nn.Sequential that does not follow a convolution.

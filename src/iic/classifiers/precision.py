@@ -1,10 +1,13 @@
 """Which numbers a forward computes in: the fastest that this machine has and that names the same classes.
 
-float32 everywhere; bfloat16 on CUDA and on CPUs with AMX; 8 bits on other CPUs with VNNI, for the project's networks.
+float32 everywhere; for the project's networks bfloat16 on CUDA and on CPUs with AMX, 8 bits on other CPUs with VNNI,
+and bfloat16 again where there is no VNNI but convolutions are clearly faster in it.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +19,8 @@ from iic.errors import UserError
 
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 DEVICES = ("auto", "cpu", "cuda")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
+KEPT = 2**30  # bytes that are kept at most, and from which on a piece of memory goes back at once
 SAME_CLASS = 0.995  # share of images on which a faster forward has to name float32's class
 
 
@@ -27,6 +32,23 @@ class Forward:
     precision: str
     device: str
     same_class: float
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Have glibc hand freed memory out again instead of giving it back to the kernel, for the rest of this process.
+
+    A forward frees its activations and asks for as many again; what went back to the kernel comes as new pages, one
+    fault each, which can cost more than the layer's arithmetic. Anywhere but with glibc nothing happens.
+
+    Returns:
+        whether it does.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return all(mallopt(option, KEPT) for option in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD))
 
 
 def choose_device(device: str) -> str:
@@ -75,9 +97,11 @@ def fast_forward(model: nn.Module, sample: Tensor, precision: str = "auto", devi
 def _fastest(model: nn.Module, device: str) -> str:
     if not isinstance(model, nn.Sequential):
         return "float32"
-    if device == "cuda" or best_dtype() == torch.bfloat16:
+    if device == "cuda" or torch.cpu._is_amx_tile_supported():
         return "bfloat16"
-    return "int8" if can_quantize(model) else "float32"
+    if can_quantize(model):  # where bfloat16 has no AMX, it needs more than twice as long
+        return "int8"
+    return "bfloat16" if best_dtype() == torch.bfloat16 else "float32"
 
 
 def _with_masked(sample: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ can be afforded are enumerated. The weights put right what the draw prefers, so 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from itertools import combinations
 from math import comb
@@ -35,6 +36,8 @@ class Coalitions:
 
     def first(self, pairs: int) -> Coalitions:
         """The first so many pairs, weighed as a smaller draw."""
+        if pairs >= len(self.masks):
+            return self
         sizes = np.minimum(self.masks.sum(1), (~self.masks).sum(1))
         weights, sampled = self.weights[:pairs].copy(), self.sampled[:pairs].copy()
         for size in np.unique(sizes[:pairs]):
@@ -67,22 +70,34 @@ def draw_coalitions(superpixels: int, budget: int, rng: np.random.Generator, pow
         raise UserError(
             f"A budget of {budget} masks is too small for {m} superpixels: Kernel SHAP needs at least {2 * m}."
         )
+    strata = _strata(m, budget // 2, power)
+    stratum = np.repeat(np.arange(len(strata.sizes)), strata.counts)  # of each pair
+    masks = _draw(m, strata, stratum, rng)
+    within = np.arange(len(masks)) - (np.cumsum(strata.counts) - strata.counts)[stratum]
+    place = (within + rng.random(len(strata.sizes))[stratum]) / strata.counts[stratum]  # in 0..1: strata are mixed
+    rows = np.argsort(place, kind="stable")
+    return Coalitions(masks[rows], strata.weights[stratum[rows]], strata.sampled[stratum[rows]])
+
+
+@dataclass(frozen=True)
+class _Strata:
+    """What is drawn of each pair of sizes (s, M - s), arrays of one length: size s, pairs, weight and share of one."""
+
+    sizes: np.ndarray
+    counts: np.ndarray
+    weights: np.ndarray
+    sampled: np.ndarray
+
+
+@functools.lru_cache(maxsize=256)  # the same for all images with as many superpixels
+def _strata(m: int, pairs: int, power: float) -> _Strata:
     mass = kernel_mass(m)
-    sizes = range(1, m // 2 + 1)
-    available = [comb(m, s) // (2 if 2 * s == m else 1) for s in sizes]
-    counts = allocate(min(budget // 2, sum(available)), mass**power, available)
-    masks, weights, sampled, order = [], [], [], []
-    for s, count, everything, share in zip(sizes, counts, available, mass, strict=True):
-        if not count:
-            continue
-        masks.append(_draw_of_size(m, s, count, everything, rng))
-        weights.append(np.full(count, share / count))
-        sampled.append(np.full(count, count / everything))
-        order.append((np.arange(count) + rng.random()) / count)
-    left_out = mass[np.array(counts) == 0].sum()  # its share goes to the sizes that were drawn
-    rows = np.argsort(np.concatenate(order), kind="stable")
-    scale = mass.sum() / (mass.sum() - left_out)
-    return Coalitions(np.concatenate(masks)[rows], np.concatenate(weights)[rows] * scale, np.concatenate(sampled)[rows])
+    available = [comb(m, s) // (2 if 2 * s == m else 1) for s in range(1, m // 2 + 1)]
+    counts = np.array(allocate(min(pairs, sum(available)), mass**power, available))
+    drawn = np.flatnonzero(counts)
+    scale = mass.sum() / mass[drawn].sum()  # sizes that are left out leave their share to those that are drawn
+    sampled = np.array([int(counts[i]) / available[i] for i in drawn])
+    return _Strata(drawn + 1, counts[drawn], mass[drawn] / counts[drawn] * scale, sampled)
 
 
 def allocate(pairs: int, preference: np.ndarray, available: list[int]) -> list[int]:
@@ -107,22 +122,46 @@ def allocate(pairs: int, preference: np.ndarray, available: list[int]) -> list[i
     return counts.tolist()
 
 
-def _draw_of_size(m: int, size: int, count: int, everything: int, rng: np.random.Generator) -> np.ndarray:
-    """`count` different subsets of this size, one of each pair: bool (count, m)."""
-    if 2 * count > everything:
-        chosen = np.array(list(combinations(range(m), size)))
-        masks = np.zeros((len(chosen), m), bool)
-        np.put_along_axis(masks, chosen, True, axis=1)
-        if 2 * size == m:
-            masks = masks[masks[:, 0]]  # of each pair the one with the first superpixel
-        return masks[rng.permutation(len(masks))[:count]]
-    found = np.zeros((0, m), bool)
-    while len(found) < count:
-        ranks = rng.random((count, m)).argsort(1).argsort(1)
-        masks = ranks < size
-        if 2 * size == m:
-            masks ^= ~masks[:, :1]
-        found = np.concatenate([found, masks])
-        _, first = np.unique(np.packbits(found, axis=1), axis=0, return_index=True)
-        found = found[np.sort(first)]
-    return found[:count]
+def _draw(m: int, strata: _Strata, stratum: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Different subsets, one of each pair, as many of each size as the strata say: bool (P, m)."""
+    sizes = strata.sizes[stratum]
+    masks = np.zeros((len(stratum), m), bool)
+    left = np.ones(len(stratum), bool)
+    for number in np.flatnonzero(strata.sampled > 0.5):  # those that are left out would be met too often
+        everything = _subsets(m, int(strata.sizes[number]))
+        masks[stratum == number] = everything[rng.permutation(len(everything))[: strata.counts[number]]]
+        left &= stratum != number
+    rows = np.flatnonzero(left)
+    while len(rows):
+        masks[rows] = _random_subsets(m, sizes[rows], rng)
+        rows = np.flatnonzero(left & (_repeats(masks) | (masks.sum(1) != sizes)))
+    return masks
+
+
+@functools.lru_cache(maxsize=256)
+def _subsets(m: int, size: int) -> np.ndarray:
+    """Every subset of this size, one of each pair: bool (n, m)."""
+    chosen = np.array(list(combinations(range(m), size)))
+    masks = np.zeros((len(chosen), m), bool)
+    np.put_along_axis(masks, chosen, True, axis=1)
+    return masks[masks[:, 0]] if 2 * size == m else masks  # of each pair the one with the first superpixel
+
+
+def _random_subsets(m: int, sizes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A subset of each size, as `_subsets` has them; two equal draws of 2^24 can make one larger: bool (n, m)."""
+    draws = rng.random((len(sizes), m), dtype=np.float32)
+    largest = np.sort(draws, axis=1)[np.arange(len(sizes)), sizes - 1]
+    masks = draws <= largest[:, None]
+    return masks ^ ((2 * sizes == m) & ~masks[:, 0])[:, None]
+
+
+def _repeats(masks: np.ndarray) -> np.ndarray:
+    """Which rows are equal to an earlier one: bool (n,)."""
+    packed = np.packbits(masks, axis=1)
+    words = np.zeros((len(masks), -(-packed.shape[1] // 8) * 8), np.uint8)
+    words[:, : packed.shape[1]] = packed
+    keys = words.view(np.uint64)
+    first = np.unique(keys[:, 0] if keys.shape[1] == 1 else keys, axis=0, return_index=True)[1]
+    repeated = np.ones(len(masks), bool)
+    repeated[first] = False
+    return repeated

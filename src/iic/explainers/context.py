@@ -10,7 +10,6 @@ from torch import nn
 from iic.classifiers.precision import Forward
 from iic.draws import generator
 from iic.explainers.fills import fill_image
-from iic.explainers.prior import Prior
 from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams
 
@@ -25,7 +24,6 @@ class Context:
         mean: float (C,), the training images' mean colour, pixel units.
         params: budgets and settings.
         segments: the superpixels of a test image.
-        prior: what training images taught, for `kernel_shap_fast`.
     """
 
     plain: nn.Module
@@ -33,7 +31,6 @@ class Context:
     mean: np.ndarray
     params: AttributionParams
     segments: Segmenter
-    prior: Prior | None = None
 
     def fill(self, image: np.ndarray, segments: np.ndarray) -> np.ndarray:
         """What shows where a superpixel is off: float32 (C, H, W)."""

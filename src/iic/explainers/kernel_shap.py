@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from iic.explainers.coalitions import Coalitions
-from iic.explainers.regression import cholesky, padded, padded_vectors
+from iic.explainers.regression import cholesky, padded_signs, padded_vectors
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,12 @@ def paired_values(coalitions: Coalitions, values: np.ndarray) -> PairedValues:
 def shapley_values(found: Sequence[PairedValues]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """`shapley_estimates` with standard errors in place of covariances: for each image float64 (M,) and (M,)."""
     values, covariances = shapley_estimates(found)
-    return values, [np.sqrt(np.diag(c).clip(min=0)) for c in covariances]
+    return values, [standard_errors(c) for c in covariances]
+
+
+def standard_errors(covariance: np.ndarray) -> np.ndarray:
+    """(M, M) -> (M,)."""
+    return np.sqrt(np.diag(covariance).clip(min=0))
 
 
 def shapley_estimates(found: Sequence[PairedValues]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -68,26 +73,22 @@ def shapley_estimates(found: Sequence[PairedValues]) -> tuple[list[np.ndarray], 
         UserError: the masks do not determine the values.
     """
     m = [f.coalitions.masks.shape[1] for f in found]
-    z = padded([f.coalitions.masks for f in found], max(m))  # (I, P, M)
+    signs = padded_signs([f.coalitions.masks for f in found])  # (I, P, M), of z; those of 1 - z are the opposite
     weights = padded_vectors([f.coalitions.weights for f in found])  # (I, P)
-    total = torch.tensor([f.everything - f.nothing for f in found], dtype=torch.float64)
-    half = padded_vectors([(f.kept - f.others) / 2 for f in found])
-    targets = half + total[:, None] / 2  # of z; total - targets of 1 - z
-    real = torch.arange(max(m)) < torch.tensor(m)[:, None]  # (I, M)
-    complement = torch.where(real[:, None], 1 - z, 0.0)
-    gram = _weighted(z, weights, z) + _weighted(complement, weights, complement)
-    right = _weighted(z, weights, targets[..., None]) + _weighted(
-        complement, weights, (total[:, None] - targets)[..., None]
-    )
-    solution, project = _constrained(gram, right[..., 0], total, real)
-    residual = targets - (z @ solution[..., None])[..., 0]
-    signs = z - complement  # one pair's observation moves the solution along G^-1 w (2 z - 1)
-    moves = weights[..., None] * (signs @ project)  # (I, P, M)
-    leverage = 0.5 * (moves * signs).sum(-1)
     sampled = padded_vectors([f.coalitions.sampled for f in found])
-    deviation = residual / (1 - leverage).clamp(min=1e-6)
-    moved = moves * (deviation * (1 - sampled).clamp(min=0).sqrt())[..., None]
-    covariance = moved.transpose(1, 2) @ moved
+    half = padded_vectors([(f.kept - f.others) / 2 for f in found])
+    total = torch.tensor([f.everything - f.nothing for f in found], dtype=torch.float64)
+    real = torch.arange(max(m)) < torch.tensor(m)[:, None]  # (I, M)
+    # With z = (1 + signs) / 2, z z' + (1 - z)(1 - z)' = (1 1' + signs signs') / 2: one product for both of a pair.
+    mass = weights.sum(1)
+    gram = (_weighted(signs, weights, signs) + mass[:, None, None] * (real[:, None] & real[..., None])) / 2
+    right = (signs.transpose(1, 2) @ (weights * half)[..., None])[..., 0] + (mass * total / 2)[:, None] * real
+    solution, project = _constrained(gram, right, total, real)
+    residual = half - (signs @ solution[..., None])[..., 0] / 2
+    leverage = 0.5 * weights * (signs @ project).mul_(signs).sum(-1)  # an observation moves the values along project
+    deviation = weights * residual / (1 - leverage).clamp(min=1e-6)
+    spread = _weighted(signs, deviation.square() * (1 - sampled).clamp(min=0), signs)
+    covariance = project @ spread @ project
     return (
         [s[:k].numpy() for s, k in zip(solution, m, strict=True)],
         [c[:k, :k].numpy() for c, k in zip(covariance, m, strict=True)],

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from iic.explainers.regression import cholesky, padded, padded_vectors
 
@@ -56,21 +57,28 @@ def lime_coefficients(
     rows = padded(masks, max(m))  # (I, B, M)
     weights = padded_vectors([proximity(z, kernel_width) for z in masks])[..., None]  # (I, B, 1)
     targets = padded_vectors(values)[..., None]
-    total = weights.sum(1, keepdim=True)
-    rows = rows - (weights * rows).sum(1, keepdim=True) / total  # centring takes the intercept out of the penalty
-    targets = targets - (weights * targets).sum(1, keepdim=True) / total
     real = torch.arange(max(m)) < torch.tensor(m)[:, None]
-    gram = rows.transpose(1, 2) @ (weights * rows) + ridge * torch.diag_embed(real.double())
+    share = weights / weights.sum(1, keepdim=True)
+    root = weights.sqrt()  # weighted least squares are plain ones of rows and targets times the weights' roots
+    rows.sub_(share.transpose(1, 2) @ rows).mul_(root)  # centring takes the intercept out of the penalty
+    targets = (targets - (share * targets).sum(1, keepdim=True)) * root
+    gram = rows.transpose(1, 2) @ rows + ridge * torch.diag_embed(real.double())
     inverse = torch.cholesky_inverse(cholesky(gram, real, "LIME's coefficients"))
-    solution = inverse @ (rows.transpose(1, 2) @ (weights * targets))  # (I, M, 1)
-    moves = weights * (rows @ inverse)  # (I, B, M): how an observation moves the coefficients
-    leverage = (moves * rows).sum(-1, keepdim=True) + weights / total
-    moved = moves * (targets - rows @ solution) / (1 - leverage).clamp(min=1e-6)
-    pairs = moved[:, 1:]
+    solution = inverse @ (rows.transpose(1, 2) @ targets)  # (I, M, 1)
+    leverage = (rows @ inverse).mul_(rows).sum(-1, keepdim=True) + share
+    pulls = rows * (
+        (targets - rows @ solution) / (1 - leverage).clamp(min=1e-6)
+    )  # the solution moves by inverse @ pull
+    pairs = pulls[:, 1:]
     pairs = pairs[:, 0::2] + pairs[:, 1::2] if pairs.shape[1] % 2 == 0 else pairs
-    errors = pairs.square().sum(1).sqrt()
+    errors = _diagonal_root(inverse @ (pairs.transpose(1, 2) @ pairs) @ inverse)
     whole = [len(z) >= 2.0**k - 1 for z, k in zip(masks, m, strict=True)]
     return (
         [s[:k, 0].numpy() for s, k in zip(solution, m, strict=True)],
         [e[:k].numpy() * (not all_) for e, k, all_ in zip(errors, m, whole, strict=True)],
     )
+
+
+def _diagonal_root(covariance: Tensor) -> Tensor:
+    """Standard errors (I, M)."""
+    return covariance.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()

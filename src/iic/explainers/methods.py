@@ -74,9 +74,7 @@ def check_network(model: nn.Module, methods: Iterable[str]) -> None:
     from iic.explainers.lrp import Propagator
 
     for method in dict.fromkeys(source_of(name) or name for name in methods):
-        if method == "kernel_shap_fast":
-            Propagator(model)  # LRP's relevance is one of the things that its prior knows
-        elif method in LRP_COMPOSITES:
+        if method in LRP_COMPOSITES:
             Propagator(model, COMPOSITES[LRP_COMPOSITES[method]])
         elif method in HOOKED:
             check_hooks(model, method)

@@ -17,13 +17,24 @@ def padded(rows: Sequence[np.ndarray], columns: int) -> Tensor:
     """Matrices (n_i, columns_i) as one float64 (len(rows), max n_i, columns), zeros where there is nothing."""
     out = torch.zeros(len(rows), max(len(r) for r in rows), columns, dtype=torch.float64)
     for at, row in enumerate(rows):
-        out[at, : len(row), : row.shape[1]] = torch.from_numpy(np.asarray(row, dtype=np.float64))
+        out[at, : len(row), : row.shape[1]] = torch.from_numpy(np.asarray(row))
+    return out
+
+
+def padded_signs(masks: Sequence[np.ndarray]) -> Tensor:
+    """Masks bool (n_i, M_i) as +1 and -1, float64 (len(masks), max n_i, max M_i), zeros where there is nothing."""
+    out = torch.zeros(len(masks), max(len(z) for z in masks), max(z.shape[1] for z in masks), dtype=torch.float64)
+    for at, z in enumerate(masks):
+        out[at, : len(z), : z.shape[1]] = torch.from_numpy(z).to(torch.int8).mul_(2).sub_(1)
     return out
 
 
 def padded_vectors(vectors: Sequence[np.ndarray]) -> Tensor:
     """Vectors of different lengths as float64 (len(vectors), longest), zeros behind them."""
-    return padded([np.asarray(v)[:, None] for v in vectors], 1)[..., 0]
+    out = np.zeros((len(vectors), max(map(len, vectors))))
+    for at, vector in enumerate(vectors):
+        out[at, : len(vector)] = vector
+    return torch.from_numpy(out)
 
 
 def cholesky(gram: Tensor, real: Tensor, what: str) -> Tensor:

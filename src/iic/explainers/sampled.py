@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
 
-from iic.errors import UserError
 from iic.explainers.attributions import Maps
+from iic.explainers.coalition_process import process_shapley_values
 from iic.explainers.coalitions import Coalitions, draw_coalitions
 from iic.explainers.context import Context
-from iic.explainers.kernel_shap import PairedValues, all_masks, paired_values, shapley_estimates, shapley_values
+from iic.explainers.kernel_shap import PairedValues, all_masks, paired_values, shapley_estimates, standard_errors
 from iic.explainers.lime import draw_masks, lime_coefficients
-from iic.explainers.lrp import Propagator
 from iic.explainers.perturbation import Masks, Perturbed, SuperpixelMasks, masked_values
-from iic.explainers.prior import features, shrink
 from iic.explainers.ranking import is_stable
 from iic.explainers.windows import SmoothMasks, Windows, occlusion_map, rise_map
 
 ROUNDS = (0.25, 0.5, 1.0)  # shares of the budget after which early stopping looks whether the ranking is settled
 
-LRP_COST = 3  # passes of one LRP, each about a forward
 LIME, KERNEL_SHAP, RISE = 0, 1, 5  # key the draws; the numbers of older methods stay theirs
 
 
@@ -83,60 +79,49 @@ def lime(group: Group) -> Maps:
 def kernel_shap(group: Group) -> Maps:
     """Shapley values; with `stop_early` an image's sampling ends when its top fifth is settled."""
     segments = group.segments()
-    answers, settled = _sample_pairs(group, segments)
-    found, errors = shapley_values(answers)
+    answers, estimates, settled = _sample_pairs(group, segments)
+    found, errors = [values for values, _ in estimates], [standard_errors(c) for _, c in estimates]
     return _shapley_maps(found, errors, segments, answers, settled)
 
 
 def kernel_shap_fast(group: Group) -> Maps:
-    """Shapley values drawn towards what training images taught (`iic.explainers.prior`)."""
-    if group.context.prior is None:
-        raise UserError("kernel_shap_fast needs what training images taught: run `kedro run --pipelines attribution`.")
+    """Shapley values by a process that knows how superpixels interact (`iic.explainers.coalition_process`)."""
     segments = group.segments()
-    known = known_of(group, segments)
-    answers, settled = _sample_pairs(group, segments)
-    estimates = zip(*shapley_estimates(answers), known, segments, strict=True)
-    shrunk = [shrink(group.context.prior, v, c, k, s) for v, c, k, s in estimates]
-    found, errors = (list(column) for column in zip(*shrunk, strict=True))
-    return _shapley_maps(found, errors, segments, answers, settled, more=LRP_COST)
-
-
-def known_of(group: Group, segments: list[np.ndarray]) -> list[np.ndarray]:
-    """What is known of each image's superpixels before a mask is tried."""
-    device = group.context.forward.device
-    pixels, targets = torch.from_numpy(group.images).to(device), torch.from_numpy(group.targets).to(device)
-    relevance = Propagator(group.context.plain)(pixels, targets).values.sum(1).double().cpu().numpy()
-    return [
-        features(image, group.context.fill(image, s), r, s)
-        for image, r, s in zip(group.images, relevance, segments, strict=True)
-    ]
+    answers, estimates, settled = _sample_pairs(group, segments)
+    found, errors = zip(
+        *(process_shapley_values(a, e[0]) for a, e in zip(answers, estimates, strict=True)), strict=True
+    )
+    return _shapley_maps(list(found), list(errors), segments, answers, settled)
 
 
 def _shapley_maps(
-    found: list[np.ndarray], errors: list[np.ndarray], segments: list, answers: list, settled: list, more: int = 0
+    found: list[np.ndarray], errors: list[np.ndarray], segments: list, answers: list, settled: list
 ) -> Maps:
-    forwards = [more + 2 + 2 * len(a.kept) for a in answers]
+    forwards = [2 + 2 * len(a.kept) for a in answers]
     return Maps(_spread(found, segments), _spread(errors, segments), _counts(forwards, segments, settled=settled))
 
 
-def _sample_pairs(group: Group, segments: list[np.ndarray]) -> tuple[list[PairedValues], list[bool]]:
-    """Each image's coalitions and values, and whether its top fifth is settled."""
+def _sample_pairs(
+    group: Group, segments: list[np.ndarray]
+) -> tuple[list[PairedValues], list[tuple[np.ndarray, np.ndarray]], list[bool]]:
+    """Each image's coalitions and values; Shapley values and their covariance; whether its top fifth is settled."""
     params = group.context.params
     drawn = [
         draw_coalitions(int(s.max()) + 1, params.budget - 2, group.context.draws(i, KERNEL_SHAP), params.kernel_power)
         for s, i in zip(segments, group.indices, strict=True)
     ]
     answers: list[PairedValues | None] = [None] * len(group)
+    estimates: list[tuple[np.ndarray, np.ndarray] | None] = [None] * len(group)
     settled = [False] * len(group)
     for share in ROUNDS if params.stop_early else ROUNDS[-1:]:
         open_ = [i for i in range(len(group)) if not settled[i]]
         if not open_:
             break
         _ask_pairs(group, segments, drawn, answers, {i: _pairs(drawn[i], share) for i in open_})
-        found, errors = shapley_values([answers[i] for i in open_])
-        for i, values, error in zip(open_, found, errors, strict=True):
-            settled[i] = is_stable(values, error, segments[i])
-    return answers, settled
+        for i, *estimate in zip(open_, *shapley_estimates([answers[i] for i in open_]), strict=True):
+            estimates[i] = tuple(estimate)
+            settled[i] = is_stable(estimate[0], standard_errors(estimate[1]), segments[i])
+    return answers, estimates, settled
 
 
 def _pairs(drawn: Coalitions, share: float) -> int:

@@ -15,7 +15,7 @@ from iic.errors import UserError
 from iic.explainers.attributions import Attributions, Maps
 from iic.explainers.context import Context
 from iic.explainers.methods import explain
-from iic.explainers.names import SUPERPIXEL
+from iic.explainers.names import LRP_COMPOSITES, SUPERPIXEL
 from iic.explainers.segmentation import Segmenter
 from iic.explainers.shards import SECONDS, UNFINISHED, is_finished, read_attributions, write_index, write_shard
 from iic.explainers.twins import averaged, blurred
@@ -44,8 +44,9 @@ def explain_shard(method: str, context: Context, shard: Shard, tick: Tick = _sil
     """The maps of one shard, and the seconds they took."""
     start = time.perf_counter()
     parts = []
-    for at in range(0, len(shard.images), TOGETHER):
-        some = slice(at, at + TOGETHER)
+    together = len(shard.images) if method in LRP_COMPOSITES else TOGETHER  # LRP parts its images itself
+    for at in range(0, len(shard.images), together):
+        some = slice(at, at + together)
         parts.append(explain(method, context, shard.images[some], shard.indices[some], shard.targets[some]))
         tick(len(parts[-1].values))
     maps = Maps(

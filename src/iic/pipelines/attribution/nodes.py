@@ -23,21 +23,18 @@ def explain_images(
     test: ImageSet,
     card: dict,
     model: Any,
-    prior: dict | None = None,
     *,
     dataset: str,
     method: str,
     project: Path,
 ) -> tuple[Attributions, dict]:
-    """Maps of the selected test images, and what they cost; `prior` is for `kernel_shap_fast`."""
-    from iic.explainers.prior import Prior
+    """Maps of the selected test images, and what they cost."""
     from iic.explainers.work import explain_images as explain
 
     labels = _own_labels(params, test, project)
-    belief = None if prior is None else Prior.from_json(prior["prior"])
     # Relevance and gradients are always float32; 8 bits and bfloat16 are for methods that ask for outputs only.
     precision = params.precision if method.removesuffix(LOGIT) in SAMPLED else "float32"
-    context, identity = _context(params, train, card, model, Segmenter(params, labels), belief, precision)
+    context, identity = _context(params, train, card, model, Segmenter(params, labels), precision)
     indices = select_images(test.labels, params.n_images, params.seed)
     targets = _classes(context, test.images[indices], dataset)
     made = {
@@ -48,29 +45,11 @@ def explain_images(
         "precision": context.forward.precision,
         "same_class": context.forward.same_class,
         "device": context.forward.device,
-        "prior": prior,
     }
     folder = _folder(project, dataset, method)
     with counter(f"{dataset}: {method}", "image", len(indices)) as tick:
         maps, seconds = explain(method, context, test.images, indices, targets, folder, made=made, tick=tick)
     return maps, _cost(maps, seconds)
-
-
-def learn_shapley_prior(params: AttributionParams, train: ImageSet, card: dict, model: Any, *, dataset: str) -> dict:
-    """What some training images' Shapley values teach about others'; superpixels are found, never a user's own."""
-    from iic.explainers.learning import learn_from_images
-
-    context, identity = _context(params, train, card, model, Segmenter(params), None, params.precision)
-    chosen = select_images(train.labels, min(params.prior_images, len(train)), params.seed)
-    targets = _classes(context, train.images[chosen], dataset)
-    with counter(f"{dataset}: Shapley prior", "image", len(chosen)) as tick:
-        prior = learn_from_images(context, train.images[chosen], chosen, targets, tick)
-    return {
-        "prior": prior.to_json(),
-        "model": identity,
-        "images": len(chosen),
-        "parameters": params.model_dump(mode="json"),
-    }
 
 
 def _context(
@@ -79,7 +58,6 @@ def _context(
     card: dict,
     model: Any,
     segmenter: Segmenter,
-    prior: Any,
     precision: str,
 ) -> tuple[Any, str]:
     """How images are explained, and the fingerprint of the network."""
@@ -94,7 +72,7 @@ def _context(
     frozen = freeze(model)
     identity = fingerprint(frozen)
     mean = np.array(card["train"]["mean"])
-    return Context(frozen.to(forward.device), forward, mean, params, segmenter, prior), identity
+    return Context(frozen.to(forward.device), forward, mean, params, segmenter), identity
 
 
 def _classes(context: Any, images: np.ndarray, dataset: str) -> np.ndarray:

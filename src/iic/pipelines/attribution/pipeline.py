@@ -10,31 +10,11 @@ from iic.explainers.names import source_of
 from iic.pipelines.attribution import nodes
 from iic.pipelines.wiring import with_names
 
-PRIOR_OF = "kernel_shap_fast"  # the method that learns from training images
-
 
 def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...], project: Path) -> Pipeline:
     """One node per dataset and method, namespace {dataset}.{method}; a twin brings the method it is derived from."""
     wanted = dict.fromkeys(name for method in methods for name in (source_of(method), method) if name)
-    found = [_node(dataset, method, project) for dataset in datasets for method in wanted]
-    if PRIOR_OF in wanted:
-        found += [_prior(dataset) for dataset in datasets]
-    return Pipeline(found)
-
-
-def _prior(d: str) -> Node:
-    return Node(
-        func=with_names(nodes.learn_shapley_prior, dataset=d),
-        inputs={
-            "params": f"params:{d}.attribution",
-            "train": f"{d}.train",
-            "card": f"{d}.data_card",
-            "model": f"{d}.model",
-        },
-        outputs=f"{d}.shapley_prior",
-        name="learn_shapley_prior",
-        namespace=f"{d}.attribution",
-    )
+    return Pipeline([_node(dataset, method, project) for dataset in datasets for method in wanted])
 
 
 def _node(d: str, method: str, project: Path) -> Node:
@@ -43,7 +23,6 @@ def _node(d: str, method: str, project: Path) -> Node:
     inputs = {"params": f"params:{d}.attribution"}
     if source is None:
         inputs |= {"train": f"{d}.train", "test": f"{d}.test", "card": f"{d}.data_card", "model": f"{d}.model"}
-        inputs |= {"prior": f"{d}.shapley_prior"} if method == PRIOR_OF else {}
     else:
         inputs |= {"test": f"{d}.test", "source": f"{d}.{source}.attributions", "cost": f"{d}.{source}.cost"}
     return Node(
