@@ -74,7 +74,7 @@ def test_errors_are_smaller_than_kernel_shaps_and_intervals_hold_the_exact_value
         gain.append(np.square(values - exact).sum() / np.square(pilot - exact).sum())
         inside.append(np.abs(values - exact) < 1.96 * errors)
     assert np.median(gain) < 0.75
-    assert 0.9 < np.mean(inside) <= 1
+    assert np.mean(inside) > 0.93
 
 
 def test_with_every_mask_it_is_exact_and_knows_it():

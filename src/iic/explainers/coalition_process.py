@@ -23,6 +23,7 @@ LARGEST = 0.9  # of an l_i
 LINEAR = 1.0  # prior variance of main effects beyond the kernel's own, in mean l_i
 UNEXPLAINED = 1e-2  # share of the variance left to interactions without form
 ROUNDS = 2  # the first finds which superpixels are important, given Kernel SHAP's values; the second uses it
+CAUTION = 1.2  # errors are enlarged so much: no game is quite such a process (held by 91-99 % of intervals without)
 NODES = 12  # Gauss-Legendre nodes of the integral over t, which is smooth
 
 
@@ -44,8 +45,9 @@ def process_shapley_values(found: PairedValues, pilot: np.ndarray) -> tuple[np.n
     g = torch.from_numpy(np.append((found.kept - found.others) / 2, total / 2))  # (P + 1,)
     values = torch.from_numpy(pilot)
     for _ in range(ROUNDS):
-        strengths = interaction_strengths(values)
-        values, errors = _posterior(x, g, strengths)
+        posterior = Posterior(x, g, interaction_strengths(values))
+        values = posterior.mean()
+    errors = posterior.errors()
     # What efficiency asks for holds up to the jitter of the last row; the rest is shared out evenly.
     return (values + (total - values.sum()) / len(values)).numpy(), errors.numpy()
 
@@ -57,20 +59,31 @@ def interaction_strengths(values: Tensor) -> Tensor:
     return (STRENGTH * importance / importance.sum()).clamp(max=LARGEST)
 
 
-def _posterior(x: Tensor, g: Tensor, strengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the Shapley values given g at the signs x."""
-    linear = LINEAR * strengths.mean()
-    kernel = odd_kernel(x, strengths, linear)  # (P + 1, P + 1)
-    noise = UNEXPLAINED * kernel.diagonal().mean() * torch.ones(len(x), dtype=torch.float64)
-    noise[-1] *= 1e-6  # v(1) - v(0) is what all values sum to
-    factor = torch.linalg.cholesky(kernel + noise.diag())
-    inverse = torch.cholesky_inverse(factor)
-    weights = inverse @ g
-    reach = shapley_of_kernel(x, strengths, linear)  # (P + 1, M)
-    # The scale of the process is what its leave-one-out errors say (Sundararajan & Keerthi 2001, eq. 19).
-    scale = (weights.square() / inverse.diagonal())[:-1].mean()
-    left = shapley_variance(strengths, linear) - (reach * (inverse @ reach)).sum(0)
-    return weights @ reach, (scale * left.clamp(min=0)).sqrt()
+class Posterior:
+    """The Shapley values given g (P,) at the signs x (P, M); the last row of x is all against none."""
+
+    def __init__(self, x: Tensor, g: Tensor, strengths: Tensor) -> None:
+        self.strengths, self.linear = strengths, LINEAR * strengths.mean()
+        kernel = odd_kernel(x, strengths, self.linear)  # (P, P)
+        noise = UNEXPLAINED * kernel.diagonal().mean() * torch.ones(len(x), dtype=torch.float64)
+        noise[-1] *= 1e-6  # v(1) - v(0) is what all values sum to
+        self.factor = torch.linalg.cholesky(kernel + noise.diag())
+        self.weights = torch.cholesky_solve(g[:, None], self.factor)[:, 0]
+        self.reach = shapley_of_kernel(x, strengths, self.linear)  # (P, M)
+
+    def mean(self) -> Tensor:
+        """(M,)."""
+        return self.weights @ self.reach
+
+    def errors(self) -> Tensor:
+        """Standard deviations, (M,); the process's scale is what its leave-one-out errors say.
+
+        Leave-one-out: Rasmussen & Williams 2006, Gaussian Processes for Machine Learning, eq. 5.12.
+        """
+        inverse = torch.cholesky_inverse(self.factor)
+        scale = (self.weights.square() / inverse.diagonal())[:-1].mean()
+        left = shapley_variance(self.strengths, self.linear) - (self.reach * (inverse @ self.reach)).sum(0)
+        return CAUTION * (scale * left.clamp(min=0)).sqrt()
 
 
 def odd_kernel(x: Tensor, strengths: Tensor, linear: Tensor) -> Tensor:
