@@ -8,7 +8,7 @@ import pandas as pd
 
 from iic.report.style import BLUE, ORANGE, new_figure
 
-EQUAL_ERROR = ("ratio_equal_error_kernel_shap", "ratio_equal_error_lime")
+EQUAL_ERROR = ("ratio_equal_error_kernel_shap", "ratio_equal_error_kernel_shap_fast", "ratio_equal_error_lime")
 
 
 def ratios(table: pd.DataFrame) -> Any:
