@@ -14,6 +14,7 @@ there, or in which `--plain-minutes` are over; its time and the ratio are lower 
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 
 import numpy as np
@@ -55,11 +56,11 @@ def convolution_peak(dtype: torch.dtype) -> float:
 
 
 def flops_per_image(model: nn.Module, side: int) -> float:
-    """Floating-point operations of forward and backward for one image."""
+    """Floating-point operations of forward and backward for one image; on a copy: BatchNorm would remember it."""
+    model = copy.deepcopy(model)
     x = torch.zeros(2, model[0].mean.numel(), side, side)
     with FlopCounterMode(display=False) as counter:
         model.train()(x).sum().backward()
-    model.zero_grad()
     return counter.get_total_flops() / 2
 
 

@@ -39,3 +39,10 @@ def test_the_temperature_that_made_the_labels_is_found(temperature):
     logits = torch.from_numpy(rng.normal(size=(20_000, 5)) * 3)
     labels = torch.multinomial((logits / temperature).softmax(1), 1, generator=torch.Generator().manual_seed(0))[:, 0]
     assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.05)
+
+
+def test_images_that_are_all_right_do_not_ask_for_certainty():
+    """Two classes, every image right by the same margin: the probability of the true class is (N + 1) / (N + 2)."""
+    logits = torch.tensor([[2.0, 0.0]]).repeat(98, 1)
+    temperature = fit_temperature(logits, torch.zeros(98, dtype=torch.int64))
+    assert (logits[0] / temperature).softmax(0)[0].item() == pytest.approx(99 / 100, abs=1e-4)

@@ -24,6 +24,7 @@ from iic.data.images import ImageSet
 from iic.errors import UserError
 
 STATISTICS = 5000  # images that whitening and BatchNorm's final statistics are taken from
+AGREE = 0.4  # relative error of a gradient up to which bfloat16 trains (colour images: up to 0.29; digits: 0.5 to 70,000)
 PRUNED_PART = 0.85  # of the epochs, rounded down, may leave easy images out; the others see all of them
 
 
@@ -108,7 +109,7 @@ def bfloat16_agrees(model: nn.Sequential, data: ImageSet, recipe: Recipe) -> boo
         _backward(_pool_early(trial).train(), images, labels, torch.ones(len(some)), recipe, dtype)
         found.append({name: p.grad for name, p in trial.named_parameters() if p.grad is not None})
     exact, rounded = found
-    return all((rounded[name] - gradient).norm() < gradient.norm() for name, gradient in exact.items())
+    return all((rounded[name] - g).norm() < AGREE * g.norm() for name, g in exact.items())
 
 
 def _seen(losses: Tensor, epoch: int, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
