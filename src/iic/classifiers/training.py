@@ -24,7 +24,7 @@ from iic.data.images import ImageSet
 from iic.errors import UserError
 
 STATISTICS = 5000  # images that whitening and BatchNorm's final statistics are taken from
-AGREE = 0.4  # relative error of gradients up to which bfloat16 trains; colour images have up to 0.29, digits 0.5 and more
+AGREE = 0.4  # relative error of gradients up to which bfloat16 trains; colour images have 0.29 at most, digits 0.5
 PRUNED_PART = 0.85  # of the epochs, rounded down, may leave easy images out; the others see all of them
 
 
