@@ -149,6 +149,13 @@ def test_unknown_and_derived_methods_are_named(digits):
         explain("lrp_blurred", context, test.images[:1], np.array([0]), np.array([0]))
 
 
+def test_the_process_refuses_what_it_cannot_solve(digits):
+    context, test = digits
+    context = replace(context, params=context.params.model_copy(update={"budget": 20_000}))
+    with pytest.raises(UserError, match="10000 masks at most, not 20000"):
+        explain("kernel_shap_fast", context, test.images[:1], np.array([0]), np.array([0]))
+
+
 def test_the_top_fifth_is_an_area():
     segments = np.repeat(np.arange(10), 10).reshape(10, 10)
     values = np.arange(10.0)

@@ -5,8 +5,8 @@ Kernel SHAP's regression treats every interaction of superpixels as noise. Here 
 small sets and important superpixels interact most. Only its odd part is used, g(z) = (v(z) - v(1 - z)) / 2, which the
 pairs of masks show and which alone has Shapley values. These are a linear functional of g, known in closed form for a
 product kernel through Owen's multilinear extension (Owen 1972): phi_i = integral over t of E[v(z_i = 1) - v(z_i = 0)],
-the others being on with probability t. Nothing is learnt from other images; the constants below were chosen on training
-images, where the error hardly depends on them (docs/decisions.md).
+the others being on with probability t. Nothing is learnt from other images; the constants below were checked on
+training images, where the error hardly depends on them (docs/decisions.md).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ LINEAR = 1.0  # prior variance of main effects beyond the kernel's own, in mean 
 UNEXPLAINED = 1e-2  # share of the variance left to interactions without form
 ROUNDS = 2  # the first finds which superpixels are important, given Kernel SHAP's values; the second uses it
 CAUTION = 1.2  # errors are enlarged so much: no game is quite such a process (held by 91-99 % of intervals without)
+LARGEST_BUDGET = 10_000  # masks: half of them make a dense system, whose cost grows with the third power
 NODES = 12  # Gauss-Legendre nodes of the integral over t, which is smooth
 
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from iic.errors import UserError
 from iic.explainers.attributions import Maps
-from iic.explainers.coalition_process import process_shapley_values
+from iic.explainers.coalition_process import LARGEST_BUDGET, process_shapley_values
 from iic.explainers.coalitions import Coalitions, draw_coalitions
 from iic.explainers.context import Context
 from iic.explainers.kernel_shap import PairedValues, all_masks, paired_values, shapley_estimates, standard_errors
@@ -85,7 +86,17 @@ def kernel_shap(group: Group) -> Maps:
 
 
 def kernel_shap_fast(group: Group) -> Maps:
-    """Shapley values by a process that knows how superpixels interact (`iic.explainers.coalition_process`)."""
+    """Shapley values by a process that knows how superpixels interact (`iic.explainers.coalition_process`).
+
+    Raises:
+        UserError: a budget of more masks than the process can be solved for.
+    """
+    budget = group.context.params.budget
+    if budget > LARGEST_BUDGET:
+        raise UserError(
+            f"kernel_shap_fast takes a budget of {LARGEST_BUDGET} masks at most, not {budget}: with so many, "
+            "use kernel_shap."
+        )
     segments = group.segments()
     answers, estimates, settled = _sample_pairs(group, segments)
     found, errors = zip(
