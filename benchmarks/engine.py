@@ -15,6 +15,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -53,11 +54,11 @@ def bench(setting: Setting, images: int, budget: int, repeats: int) -> list[str]
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     rows = []
     for method in METHODS:
-        run = lambda m=method: explain(m, context, shown, indices, targets)  # noqa: E731
+        run = partial(explain, method, context, shown, indices, targets)
         count = int(run().numbers["forwards"].sum())  # warms up, too
         forwards_alone(setting, pixels, count)
         found = [
-            (seconds(run), seconds(lambda n=count: forwards_alone(setting, pixels, n)))
+            (seconds(run), seconds(partial(forwards_alone, setting, pixels, count)))
             for _ in bar(f"{setting.dataset}: {method}", "repeat")(range(repeats))
         ]
         whole, alone = np.median(found, axis=0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from iic.classifiers.augmentation import augment
 from iic.classifiers.checkpoint import Checkpoint
+from iic.classifiers.inference import best_dtype
 from iic.classifiers.networks import WHITENED
 from iic.classifiers.optimizers import FilterMuon, whitening_filters
 from iic.classifiers.recipe import Recipe
@@ -91,6 +92,14 @@ def train(
     _settle(pooled_first, sample, recipe.micro_batch)
     model.eval()
     return curve
+
+
+def choose_dtype(wanted: str, model: nn.Sequential, data: ImageSet, recipe: Recipe) -> torch.dtype:
+    """The type called `wanted`; for "auto" bfloat16 where it is clearly faster and its gradients are right."""
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    fast = best_dtype() == torch.bfloat16 and bfloat16_agrees(model, data, recipe)
+    return torch.bfloat16 if fast else torch.float32
 
 
 def bfloat16_agrees(model: nn.Sequential, data: ImageSet, recipe: Recipe) -> bool:

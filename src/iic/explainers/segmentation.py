@@ -74,7 +74,7 @@ def slic_superpixels(image: np.ndarray, count: int, compactness: float) -> np.nd
         channel_axis=None if grey else -1,
         start_label=0,
     )
-    segments = (np.cumsum(np.bincount(found.ravel()) > 0) - 1)[found]  # `without_gaps`, faster
+    segments = without_gaps(found)
     if segments.max() < 1:
         raise UserError(
             f"SLIC found one superpixel only (asked for {count}, compactness {compactness}): raise the compactness."

@@ -45,10 +45,10 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
 
     from iic.classifiers.calibration import fit_temperature
     from iic.classifiers.checkpoint import Checkpoint
-    from iic.classifiers.inference import best_dtype, predict_logits
+    from iic.classifiers.inference import predict_logits
     from iic.classifiers.networks import build_network
     from iic.classifiers.recipe import Recipe
-    from iic.classifiers.training import bfloat16_agrees
+    from iic.classifiers.training import choose_dtype
     from iic.classifiers.training import train as fit
 
     check_sides(train.images.shape[1:], f"A training image of '{dataset}'")
@@ -57,9 +57,7 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
     model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, classes, params.depth)
     recipe = Recipe(**params.model_dump(include={field.name for field in fields(Recipe)}))
     rest, held = hold_out(train, params.n_validation, params.seed)
-    dtype = best_dtype() if params.dtype == "auto" else getattr(torch, params.dtype)
-    if params.dtype == "auto" and dtype == torch.bfloat16 and not bfloat16_agrees(model, rest, recipe):
-        dtype = torch.float32
+    dtype = choose_dtype(params.dtype, model, rest, recipe)
     checkpoint = None
     if project is not None:
         made_from = {"params": params.model_dump(), "data": card["train"]["sha256"], "dtype": str(dtype)}
