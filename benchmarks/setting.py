@@ -55,10 +55,6 @@ class Setting:
         """The classes that the float32 network names."""
         return predicted_class(self.context.plain, torch.from_numpy(self.test.images[indices])).numpy()
 
-    def targets_of_train(self, indices: np.ndarray) -> np.ndarray:
-        """The classes that the float32 network names for training images."""
-        return predicted_class(self.context.plain, torch.from_numpy(self.train.images[indices])).numpy()
-
     def as_peers_see(self, index: int, target: int, fast: bool) -> Explained:
         """An image for the libraries, with the float32 model as its users run it, or with our frozen forward."""
         image = self.test.images[index]

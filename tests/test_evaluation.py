@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from iic.data.images import ImageSet
-from iic.evaluation.degradation import keep_only, tied_share, top_pixels
-from iic.evaluation.fills import mean_colour, salt_and_pepper
-from iic.evaluation.scores import score
+from iic.errors import UserError
+from iic.evaluation.degradation import pixel_ranks, tied_share, top_pixels
+from iic.evaluation.fills import FILLS, SEEDED, Fills, mean_colour, salt_and_pepper
+from iic.evaluation.outcomes import Cell, cells, judge_maps
 from iic.evaluation.statistics import bootstrap_interval, wilson_interval
 from iic.explainers.attributions import Attributions
-from iic.params import EvaluationParams
+from iic.explainers.fills import fill_image
 
 
 @given(st.integers(0, 40), st.integers(1, 40))
@@ -72,15 +73,36 @@ def test_salt_and_pepper_is_a_fair_coin_keyed_by_image_and_seed():
     assert (noise != salt_and_pepper(np.arange(50), (16, 16), 4)).mean() > 0.4
 
 
-def test_what_is_not_kept_is_the_fill():
-    images = np.random.default_rng(0).integers(0, 256, (4, 3, 5, 6), dtype=np.uint8)
-    keep = np.random.default_rng(1).random((4, 5, 6)) < 0.5
-    fill = mean_colour(images)
-    np.testing.assert_allclose(fill, [images[:, c].mean() for c in range(3)])
-    left = keep_only(images, keep, fill.reshape(-1, 1, 1))
+@pytest.fixture(scope="module")
+def filled():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 3, 6, 7), dtype=np.uint8)
+    donors = rng.integers(0, 256, (30, 3, 6, 7), dtype=np.uint8)
+    return images, Fills(mean_colour(images), donors), rng.random((4, 6, 7)) < 0.5
+
+
+@pytest.mark.parametrize("name", FILLS)
+def test_what_is_kept_stays_and_the_rest_depends_on_image_and_seed_only(filled, name):
+    images, fills, keep = filled
+    places = np.array([5, 2, 9, 3])
+    left = fills(name, images, keep, places, 0)
     for channel in range(3):
         np.testing.assert_array_equal(left[:, channel][keep], images[:, channel][keep])
-        np.testing.assert_allclose(left[:, channel][~keep], fill[channel], rtol=1e-6)
+    np.testing.assert_allclose(left[[2]], fills(name, images[[2]], keep[[2]], places[[2]], 0), atol=2e-3)
+    other = fills(name, images, keep, places, 1)
+    assert (np.abs(left - other).max() > 1) == (name in SEEDED)
+
+
+def test_fills_are_what_they_are_called(filled):
+    images, fills, keep = filled
+    places, nothing = np.arange(4), np.zeros_like(keep)
+    mean = fills("mean_colour", images, nothing, places, 0)
+    np.testing.assert_allclose(mean, np.broadcast_to(images.mean((0, 2, 3)).reshape(-1, 1, 1), images.shape), rtol=1e-6)
+    blurred = fills("blur", images, nothing, places, 0)
+    np.testing.assert_allclose(blurred[1], fill_image("blur", images[1], None, None), rtol=1e-5)
+    donated = fills("donor", images, nothing, places, 0)
+    assert all((one == fills.donors).all((1, 2, 3)).any() for one in donated)
+    assert set(np.unique(fills("salt_and_pepper", images, nothing, places, 0))) == {0, 255}
 
 
 class Bright(nn.Module):
@@ -91,8 +113,8 @@ class Bright(nn.Module):
         return torch.stack([~seen, seen], 1).float()
 
 
-@pytest.mark.parametrize(("right", "accuracy"), [(True, 1.0), (False, 0.0)])
-def test_a_map_scores_by_what_the_network_needs(right, accuracy):
+@pytest.mark.parametrize("right", [True, False])
+def test_a_map_scores_by_what_the_network_needs(right):
     """Every second image has the pixel; maps are of those in between the others, in an order of their own."""
     images = np.random.default_rng(1).integers(0, 200, (80, 1, 10, 10), dtype=np.uint8)
     images[::2, 0, 0, 0] = 255
@@ -101,9 +123,58 @@ def test_a_map_scores_by_what_the_network_needs(right, accuracy):
     values[:, 0, 0] = 2 if right else -2
     maps = Attributions(values, indices, np.ones(40, np.int64), {})
     test = ImageSet(images, (images[:, 0, 0, 0] == 255).astype(np.int64))
-    result = score(maps, Bright(), test, np.array([100.0]), EvaluationParams())
-    assert result["keep"]["mean_colour"]["accuracy"] == accuracy
-    salted = result["keep"]["salt_and_pepper"]
-    assert salted["accuracy"] == (1.0 if right else pytest.approx(0.5, abs=0.15))
-    assert salted["accuracy"] == pytest.approx(np.mean(list(salted["per_seed"].values())))
-    assert salted["interval"][0] <= salted["accuracy"] <= salted["interval"][1]
+    fills = Fills(np.array([100.0]), images[1::2])
+    wanted = cells(["mean_colour", "donor", "salt_and_pepper"], [0.2, 0.99], range(3), ["explained"])
+    assert len(wanted) == 2 * 2 * (1 + 3 + 3)
+    judges = {("explained", name): Bright() for name in FILLS}
+    found = judge_maps(maps, judges, test, fills, wanted, seed=0)
+    kept = {"direction": "keep", "share": 0.2}
+    removed = {"direction": "remove", "share": 0.2}
+    for fill in ("mean_colour", "donor"):
+        assert (found.right(found.rows(fill=fill, **kept)) == right).all()
+        assert (found.right(found.rows(fill=fill, **removed)) != right).all()
+    salted = found.right(found.rows(fill="salt_and_pepper", **kept)).mean()
+    assert salted == (1.0 if right else pytest.approx(0.5, abs=0.15))
+    logits = torch.tensor([0.0, 1.0]).softmax(0)[1 if right else 0]
+    np.testing.assert_allclose(found.probability[found.rows(fill="mean_colour", **kept)], logits, rtol=1e-6)
+    np.testing.assert_array_equal(found.same(np.arange(3)), found.predicted[:3] == 1)
+
+
+def test_cells_are_what_one_would_make_by_hand(filled):
+    """Every cell against images made one by one, for a judge whose logits are any function of all pixels."""
+    images, fills, _ = filled
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 7, 5))
+    test = ImageSet(np.concatenate([images, images[::-1]]), np.arange(8) % 5)
+    values = np.random.default_rng(3).integers(0, 4, (6, 6, 7)).astype(np.float32)  # with ties
+    maps = Attributions(values, np.array([7, 0, 3, 5, 1, 2]), np.array([0, 1, 2, 3, 4, 0]), {})
+    wanted = cells(FILLS, [0.1, 0.5], [0, 4], ["explained", "adapted"])
+    judges = {(judge, fill): net for judge in ("explained", "adapted") for fill in FILLS}
+    found = judge_maps(maps, judges, test, fills, wanted, seed=2, count=5)
+    assert found.predicted.shape == (len(wanted), 5)
+    for k, cell in enumerate(found.cells):
+        for row, index in enumerate(maps.indices[:5]):
+            place, image = np.array([index]), test.images[[index]]
+            keep = top_pixels(values[[row]], cell.share, place, seed=2)
+            keep = keep if cell.direction == "keep" else ~keep
+            logits = net(torch.from_numpy(fills(cell.fill, image, keep, place, cell.seed)))[0].detach()
+            assert found.predicted[k, row] == logits.argmax()
+            expected = logits.softmax(0)[maps.targets[row]].item()
+            assert found.probability[k, row] == pytest.approx(expected, abs=1e-3)
+
+
+def test_ranks_are_a_permutation_that_agrees_with_the_top():
+    values = np.random.default_rng(0).integers(0, 3, (5, 4, 4)).astype(np.float32)
+    ranks = pixel_ranks(values, np.arange(5), seed=1)
+    np.testing.assert_array_equal(np.sort(ranks.reshape(5, -1)), np.broadcast_to(np.arange(16), (5, 16)))
+    for share in (0.1, 0.5, 0.9):
+        np.testing.assert_array_equal(ranks < round(share * 16), top_pixels(values, share, np.arange(5), seed=1))
+
+
+def test_maps_of_images_beyond_the_test_set_are_refused(filled):
+    images, fills, _ = filled
+    maps = Attributions(np.zeros((1, 6, 7), np.float32), np.array([9]), np.array([0]), {})
+    with pytest.raises(UserError, match="beyond the test set"):
+        judge_maps(
+            maps, {}, ImageSet(images, np.zeros(4, np.int64)), fills, [Cell("a", "keep", "blur", 0.2, 0)], seed=0
+        )

@@ -181,6 +181,26 @@ def test_a_layer_without_a_rule_is_named():
         Propagator(nn.Sequential(nn.Flatten(), nn.GELU()))
 
 
+@pytest.mark.parametrize("options", [{"padding": 1, "padding_mode": "reflect"}, {"padding": "same"}])
+def test_a_convolution_that_no_rule_covers_is_named(options):
+    with pytest.raises(UserError, match=r"layer 0 \(Conv2d with padding"):
+        Propagator(nn.Sequential(nn.Conv2d(1, 2, 3, **options)))
+
+
+def test_a_weighted_sum_of_layers_is_refused():
+    class Weighted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.dense = nn.Flatten(), nn.Linear(4, 4)
+
+        def forward(self, x):
+            x = self.flatten(x)
+            return torch.add(x, self.dense(x), alpha=0.5)
+
+    with pytest.raises(UserError, match=r"layer add \(add\)"):
+        Propagator(Weighted())
+
+
 def test_a_sum_counts_an_input_that_is_added_to_itself():
     class Twice(nn.Module):
         def __init__(self):

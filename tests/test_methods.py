@@ -12,14 +12,15 @@ from iic.classifiers.recipe import Recipe
 from iic.classifiers.training import train
 from iic.data.sources import load_digits
 from iic.errors import UserError
-from iic.evaluation.scores import score
+from iic.evaluation.fills import Fills
+from iic.evaluation.outcomes import Cell, judge_maps
 from iic.explainers.attributions import Attributions, select_images
 from iic.explainers.context import Context
 from iic.explainers.methods import explain
-from iic.explainers.names import DIRECT
+from iic.explainers.names import CONTROLS, DIRECT, METHODS, fair_twins, is_control_of
 from iic.explainers.ranking import is_stable, top_superpixels
 from iic.explainers.segmentation import Segmenter
-from iic.params import AttributionParams, EvaluationParams
+from iic.params import AttributionParams
 
 
 def context_of(model, data, params) -> Context:
@@ -116,19 +117,20 @@ TELLING = ["lime", "kernel_shap", "occlusion", "rise", "lrp", "lrp_gamma_box", "
 def test_on_a_trained_network_what_a_method_keeps_tells_more_than_random_pixels(trained_digits, method):
     """Through the whole way from image to score: a turned map, a wrong class or a wrong index would lose this."""
     context, test = trained_digits
-    model, fill = context.plain, np.array([33.0])
     indices = select_images(test.labels, 80, seed=0)
-    targets = predicted_class(model, torch.from_numpy(test.images[indices])).numpy()
+    targets = predicted_class(context.plain, torch.from_numpy(test.images[indices])).numpy()
+    cell = Cell("explained", "keep", "mean_colour", 0.2, 0)
+    judges = {("explained", "mean_colour"): context.plain}
+    fills = Fills(np.array([33.0]), test.images[:0])
+
+    def accuracy(values: np.ndarray) -> float:
+        maps = Attributions(values, indices, targets, {})
+        return judge_maps(maps, judges, test, fills, [cell], seed=0).right(np.array([0])).mean()
+
     found = {}
     for name in (method, "random"):
         values = explain(name, context, test.images[indices], indices, targets).values
-        maps = Attributions(values, indices, targets, {})
-        result = score(maps, model, test, fill, EvaluationParams(noise_seeds=(0,)))
-        found[name] = result["keep"]["mean_colour"]["accuracy"]
-        turned = Attributions(-maps.values, indices, maps.targets, {})
-        found[f"{name} turned"] = score(turned, model, test, fill, EvaluationParams(noise_seeds=(0,)))["keep"][
-            "mean_colour"
-        ]["accuracy"]
+        found[name], found[f"{name} turned"] = accuracy(values), accuracy(-values)
     assert found[method] > found["random"] + 0.15
     assert found[method] > found[f"{method} turned"] + 0.3
 
@@ -139,6 +141,32 @@ def test_sobel_is_the_gradient_length(digits):
     grey = test.images[0, 0].astype(float)
     expected = np.hypot(ndimage.sobel(grey, 0), ndimage.sobel(grey, 1))
     np.testing.assert_allclose(maps.values[0], expected, rtol=1e-6)
+
+
+def test_controls_know_only_the_image_its_superpixels_or_nothing(digits):
+    context, test = digits
+    shown, places = test.images[:3], np.arange(3)
+    maps = {name: explain(name, context, shown, places, np.zeros(3, int)).values for name in CONTROLS}
+    np.testing.assert_array_equal(maps["centre"][0], maps["centre"][2])
+    assert maps["centre"][0].argmax() in (13 * 28 + 13, 13 * 28 + 14, 14 * 28 + 13, 14 * 28 + 14)
+    np.testing.assert_allclose(maps["contrast"], np.abs(shown[:, 0] - context.mean), rtol=1e-5)
+    for row in places:
+        segments = context.segments(shown[row], row)
+        values = maps["random_superpixels"][row]
+        assert len(np.unique(values)) == segments.max() + 1  # one value each, all different
+        assert all(np.unique(values[segments == s]).size == 1 for s in range(segments.max() + 1))
+    assert np.abs(np.corrcoef(maps["random"].reshape(3, -1))[0, 1:]).max() < 0.15
+
+
+def test_what_is_a_control_of_what():
+    assert is_control_of("sobel_blurred", "lrp") and is_control_of("random", "lime")
+    assert is_control_of("lrp_mean_map", "lrp_superpixel") and not is_control_of("lrp_mean_map", "lime")
+    assert not is_control_of("lrp_blurred", "lrp") and not is_control_of("lrp_mean_map", "lrp_mean_map")
+    assert all(
+        name in METHODS for pair in fair_twins("lrp", "lime") + fair_twins("kernel_shap", "rise") for name in pair
+    )
+    assert fair_twins("lrp", "lime") == [("lrp_superpixel", "lime"), ("lrp", "lime_logit")]
+    assert fair_twins("lime", "kernel_shap") == []
 
 
 def test_unknown_and_derived_methods_are_named(digits):

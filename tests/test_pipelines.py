@@ -6,7 +6,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 
 from iic.data.sources import load_digits
-from iic.explainers.names import DEFAULT, METHODS
+from iic.explainers.names import DEFAULT, EXPLAINERS, METHODS
 from iic.params import AttributionParams, BayesianParams, DataParams, EvaluationParams, TrainingParams
 from iic.pipeline_registry import register_pipelines
 from iic.pipelines.attribution.pipeline import create_pipeline as attribution
@@ -25,7 +25,9 @@ PARAMETERS = {
     "params:digits.attribution": AttributionParams(
         n_images=12, budget=110, superpixels=20, compactness=0.1, gradient_steps=4
     ),
-    "params:digits.evaluation": EvaluationParams(noise_seeds=(0,), bootstrap=100, per_class=1),
+    "params:digits.evaluation": EvaluationParams(
+        noise_seeds=(0,), bootstrap=100, per_class=1, judge_epochs=1, shares=(0.2, 0.6), matrix_images=10
+    ),
     "params:digits.bayesian": BayesianParams(hidden=(16,), epochs=1, samples=5, noise_images=20),
 }
 
@@ -86,10 +88,21 @@ def test_a_twin_brings_what_it_is_derived_from(tmp_path):
 
 
 def test_evaluation(memory):
-    methods = (*DEFAULT, "lrp_superpixel", "kernel_shap_blurred", "grad_cam")
+    methods = (*DEFAULT, "kernel_shap_blurred", "grad_cam", "lrp_mean_map", "lrp_random_weights")
     outputs = run(evaluation(DIGITS, methods), memory)
     report = outputs["digits.accuracy_report"]
-    assert tuple(report["methods"]) == methods and report["n_images"] == 12
+    assert tuple(report["methods"]) == methods and report["n_images"] == 12 and report["matrix_images"] == 10
+    assert len(report["headline"]) == 2 * 2 * 2 and len(report["curves"]) == 2 * 2 * 5
+    for table in report["headline"]:
+        assert table["methods"]["lrp"]["minus_best_control"]["control"] not in (
+            "lime",
+            "kernel_shap_blurred",
+            "grad_cam",
+        )
+        assert {c["better"] for c in table["claims"]} | {c["worse"] for c in table["claims"]} <= set(EXPLAINERS)
+    assert "`lrp`" in outputs["digits.verdict"] and outputs["digits.verdict"].startswith("# digits")
+    table = outputs["digits.accuracy_table"]
+    assert len(table) == len(methods) * (8 + 20 * 2) and table.accuracy.between(0, 1).all()
     grid = outputs["digits.visual_comparison"]
     assert len([axis for axis in grid.axes if axis.images]) >= 10 * (1 + len(methods))
     for column in range(1, 1 + len(methods)):  # one colour scale per method, centred at zero

@@ -16,6 +16,8 @@ import numpy as np
 from kedro.io import AbstractVersionedDataset, Version
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.matplotlib import MatplotlibDataset
+from kedro_datasets.pandas import CSVDataset
+from kedro_datasets.text import TextDataset
 
 from iic.errors import UserError
 from iic.files import PARTIAL, write_whole
@@ -26,6 +28,23 @@ class WholeJSONDataset(JSONDataset):
 
     def save(self, data: Any) -> None:
         text = json.dumps(data, indent=2, allow_nan=False)
+        write_whole(Path(self._get_save_path()), lambda file: file.write(text.encode()))
+        self._invalidate_cache()
+
+
+class WholeTextDataset(TextDataset):
+    """kedro-datasets' TextDataset, saved whole or not at all."""
+
+    def save(self, data: str) -> None:
+        write_whole(Path(self._get_save_path()), lambda file: file.write(data.encode()))
+        self._invalidate_cache()
+
+
+class WholeCSVDataset(CSVDataset):
+    """kedro-datasets' CSVDataset, saved whole or not at all."""
+
+    def save(self, data: Any) -> None:
+        text = data.to_csv(**self._save_args)
         write_whole(Path(self._get_save_path()), lambda file: file.write(text.encode()))
         self._invalidate_cache()
 
@@ -98,6 +117,23 @@ class ImageSetDataset(_File):
             return ImageSet(arrays["images"], arrays["labels"], arrays.get("masks", None))
 
 
+class OutcomesDataset(_File):
+    """An `iic.evaluation.outcomes.Outcomes` as an .npz of plain arrays and text."""
+
+    def _write(self, data: Any, file: BinaryIO) -> None:
+        text = {"cells": json.dumps(data.cells), "made": json.dumps(data.made)}
+        arrays = {n: getattr(data, n) for n in ("indices", "labels", "targets", "predicted", "probability")}
+        np.savez_compressed(file, **{name: np.array(value) for name, value in text.items()}, **arrays)
+
+    def _read(self, path: Path) -> Any:
+        from iic.evaluation.outcomes import Cell, Outcomes
+
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        cells, made = (json.loads(str(found.pop(name))) for name in ("cells", "made"))
+        return Outcomes(cells=tuple(Cell(*cell) for cell in cells), made=made, **found)
+
+
 class AttributionsDataset(_Local):
     """An `iic.explainers.attributions.Attributions` as a folder of .npy shards (`iic.explainers.shards`)."""
 
@@ -161,6 +197,19 @@ class NetworkDataset(_File):
         model = self.structure()
         model.load_state_dict(state)
         return model
+
+
+class JudgesDataset(_File):
+    """The state dicts of several networks by name, read with `weights_only`."""
+
+    def _write(self, data: Any, file: BinaryIO) -> None:
+        import torch
+
+        states = {name: {key: tensor.contiguous() for key, tensor in state.items()} for name, state in data.items()}
+        torch.save(states, file)
+
+    def _read(self, path: Path) -> Any:
+        return _read_tensors(path)
 
 
 class PosteriorDataset(_File):

@@ -4,7 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-_PURPOSES = ("selection", "method", "ties", "salt_and_pepper", "bootstrap", "subset", "holdout")
+_PURPOSES = (
+    "selection",
+    "method",
+    "ties",
+    "salt_and_pepper",
+    "bootstrap",
+    "subset",
+    "holdout",
+    "road",
+    "judge",
+    "leakage",
+    "watermark",
+    "infidelity",
+    "sensitivity_n",
+    "max_sensitivity",
+    "randomisation",
+    "additive",
+    "donor",
+)
 
 
 def generator(purpose: str, *key: int) -> np.random.Generator:

@@ -65,7 +65,7 @@ class AttributionParams(Block):
     n_images: PositiveInt = 200
     seed: int = Field(0, ge=0)
 
-    segmentation: Literal["slic", "grid", "pixels"] = "slic"
+    segmentation: Literal["slic", "grid", "pixels", "quickshift"] = "slic"
     segments: str | None = None  # a .npy file of your own superpixels: integers (H, W), or (test images, H, W)
     superpixels: int = Field(50, ge=2)
     compactness: PositiveFloat = 10.0
@@ -104,18 +104,30 @@ class AttributionParams(Block):
 
 
 class EvaluationParams(Block):
-    """How explanations are judged."""
+    """How explanations are judged: the headline on all explained images, the matrix of cells on some of them."""
 
-    keep: float = Field(0.2, gt=0, lt=1)
+    keep: float = Field(0.2, gt=0, lt=1)  # share of the pixels that is kept, or removed, in the headline
     noise_seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2, 3, 4), min_length=1, strict=False)
+    fills: tuple[Literal["salt_and_pepper", "mean_colour", "road", "blur", "donor"], ...] = Field(
+        ("salt_and_pepper", "mean_colour", "road", "blur", "donor"), min_length=1, strict=False
+    )  # of the matrix; the headline has salt and pepper and the mean colour
+    shares: tuple[float, ...] = Field((0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9), min_length=2, strict=False)
+    matrix_images: PositiveInt = 1000
+    matrix_seeds: tuple[NonNegativeInt, ...] = Field((0, 1), min_length=1, strict=False)
+    judge_epochs: PositiveInt = 2  # for which the second judge sees masked training images
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # of the judges' forwards
     bootstrap: int = Field(2000, ge=100)
     per_class: PositiveInt = 3  # rows of each class in the visual comparison
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _seeds_differ(self) -> EvaluationParams:
-        if len(set(self.noise_seeds)) < len(self.noise_seeds):
-            raise ValueError("two noise_seeds are the same")
+    def _values_differ(self) -> EvaluationParams:
+        for name in ("noise_seeds", "fills", "shares", "matrix_seeds"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"two {name} are the same")
+        if not all(0 < share < 1 for share in self.shares):
+            raise ValueError("shares are between 0 and 1, such as 0.2")
         return self
 
 

@@ -7,7 +7,8 @@ import numpy as np
 from iic.bayes.inference import Posterior, sample_probabilities
 from iic.bayes.uncertainty import RULES, summary, uniform_noise
 from iic.data.images import ImageSet
-from iic.evaluation.scores import degraded
+from iic.evaluation.degradation import top_pixels
+from iic.evaluation.fills import Fills
 from iic.evaluation.statistics import wilson_interval
 from iic.explainers.attributions import Attributions
 from iic.params import BayesianParams, EvaluationParams
@@ -67,11 +68,14 @@ def bayesian_report(
         refused = 1 - summary(noise, None, thresholds[rule], rule)["coverage"]
         interval = wilson_interval(round(refused * len(noise[0])), len(noise[0]))
         result["uniform_noise"][rule] = {"refused": refused, "interval": list(interval), "n_images": len(noise[0])}
-    for method in maps:
+    fills = Fills(fill, test.images[:0])
+    for method, found in maps.items():
         result["degraded"][method] = {}
-        for name, versions in degraded(maps[method], test, fill, evaluation).items():
-            answers = ask(np.rint(versions[0]).astype(np.uint8))
-            labels = test.labels[maps[method].indices]
+        images, labels = test.images[found.indices], test.labels[found.indices]
+        keep = top_pixels(np.asarray(found.values), evaluation.keep, found.indices, evaluation.seed)
+        for name in ("salt_and_pepper", "mean_colour"):
+            pixels = fills(name, images, keep, found.indices, evaluation.noise_seeds[0])
+            answers = ask(np.rint(pixels).astype(np.uint8))
             row = summary(answers, labels, thresholds["median"], "median")
             free = summary(answers, labels, thresholds["confidence"], "confidence")
             result["degraded"][method][name] = {

@@ -7,25 +7,27 @@ import numpy as np
 from iic.draws import generator
 
 
-def top_pixels(values: np.ndarray, share: float, indices: np.ndarray, seed: int) -> np.ndarray:
-    """The round(share H W) spatial pixels of largest value, exactly; ties break at random.
+def pixel_ranks(values: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarray:
+    """Each spatial pixel's place in its map's order, 0 = most important; ties break at random.
 
     Args:
         values: float (N, H, W), higher = more important.
-        share: of the pixels that are kept, 0..1.
         indices: int64 (N,), positions in the test set, which with `seed` key how ties break.
         seed: see `indices`.
 
     Returns:
-        bool (N, H, W), True on the pixels that are kept.
+        int64 (N, H, W), each image a permutation of 0..H W - 1.
     """
-    count, height, width = values.shape
-    keep = np.zeros((count, height * width), bool)
-    k = round(share * height * width)
-    for row, (flat, index) in enumerate(zip(values.reshape(count, -1), indices, strict=True)):
+    ranks = np.empty((len(values), values[0].size), np.int64)
+    for row, (flat, index) in enumerate(zip(values.reshape(ranks.shape), indices, strict=True)):
         tie_breaker = generator("ties", seed, index).random(flat.size)
-        keep[row, np.lexsort((tie_breaker, -flat))[:k]] = True
-    return keep.reshape(values.shape)
+        ranks[row, np.lexsort((tie_breaker, -flat))] = np.arange(flat.size)
+    return ranks.reshape(values.shape)
+
+
+def top_pixels(values: np.ndarray, share: float, indices: np.ndarray, seed: int) -> np.ndarray:
+    """The round(share H W) spatial pixels of largest value, exactly: bool (N, H, W); arguments as `pixel_ranks`."""
+    return pixel_ranks(values, indices, seed) < round(share * values[0].size)
 
 
 def tied_share(values: np.ndarray) -> float:
@@ -35,17 +37,3 @@ def tied_share(values: np.ndarray) -> float:
         counts = np.unique(flat, return_counts=True)[1]
         tied += counts[counts > 1].sum()
     return tied / values.size
-
-
-def keep_only(images: np.ndarray, keep: np.ndarray, fill: np.ndarray) -> np.ndarray:
-    """Images with everything but the kept pixels replaced.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        keep: bool (N, H, W).
-        fill: pixel values that broadcast to the images: (N, 1, H, W) or (C, 1, 1).
-
-    Returns:
-        float32 (N, C, H, W), pixel units: a mean colour need not be a whole number.
-    """
-    return np.where(keep[:, None], images, fill).astype(np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 
 import numpy as np
 from torch import nn
@@ -12,18 +13,32 @@ from torch import nn
 from iic.classifiers.inference import fingerprint
 from iic.data.images import ImageSet
 from iic.errors import UserError
+from iic.evaluation.outcomes import Outcomes
 from iic.evaluation.scores import correct, proportion
+from iic.evaluation.summary import curves, headline
 from iic.params import Block
 
 PACKAGES = ("iic", "torch", "numpy", "scikit-image", "kedro")
 
 
 def check_made_alike(
-    dataset: str, model: str, scores: dict[str, dict], costs: dict[str, dict], parameters: dict[str, Block]
+    dataset: str,
+    model: str,
+    outcomes: Mapping[str, Mapping[str, Outcomes]],
+    costs: dict[str, dict],
+    parameters: dict[str, Block],
 ) -> None:
-    """Raise UserError unless all maps and scores belong to this network (its fingerprint) and to these parameters."""
-    indices = next(iter(scores.values()))["indices"]
-    for stage, block, results in (("attribution", "attribution", costs), ("evaluation", "evaluation", scores)):
+    """Raise UserError unless all maps and outcomes belong to this network (its fingerprint) and to these parameters.
+
+    Args:
+        dataset: its name.
+        model: fingerprint of the frozen network.
+        outcomes: "headline" and "matrix" -> method -> what the judges said.
+        costs: method -> cost, with what made the maps.
+        parameters: the blocks.
+    """
+    made = {method: o.made for method, o in outcomes["headline"].items()}
+    for stage, block, results in (("attribution", "attribution", costs), ("evaluation", "evaluation", made)):
         expected = parameters[block].model_dump(mode="json")
         for method, result in results.items():
             way_out = f"run `kedro run --pipelines {stage}` again, without --only-missing-outputs."
@@ -35,67 +50,72 @@ def check_made_alike(
                     f"The {stage} of {dataset}.{method} was made with {differing[0]} = "
                     f"{result['parameters'].get(differing[0])}, not {expected[differing[0]]}: {way_out}"
                 )
-    for method, score in scores.items():
-        if score["indices"] != indices:
-            raise UserError(
-                f"The scores of {dataset}.{method} are of other images than the rest: run evaluation again."
-            )
+    for kind, found in outcomes.items():
+        first = next(iter(found.values()))
+        for method, o in found.items():
+            if not np.array_equal(o.indices, first.indices) or o.cells != first.cells:
+                raise UserError(
+                    f"The {kind} of {dataset}.{method} is of other images or cells than the rest: run evaluation again."
+                )
 
 
 def accuracy_report(
     dataset: str,
     model: nn.Module,
     test: ImageSet,
-    scores: dict[str, dict],
+    headlines: dict[str, Outcomes],
+    matrices: dict[str, Outcomes],
     costs: dict[str, dict],
     *,
     card: dict,
     model_accuracy: dict,
     parameters: dict[str, Block],
 ) -> dict:
-    """Put scores, costs, clean accuracy, seeds and versions together.
+    """Put the judges' answers, costs, clean accuracy, seeds and versions together.
 
     Args:
         dataset: its name.
         model: frozen.
         test: the test set.
-        scores: method -> what `iic.evaluation.scores.score` returned.
+        headlines: method -> outcomes of all explained images, one share.
+        matrices: method -> outcomes of some of them, every share and fill.
         costs: method -> images, seconds, forwards.
         card: the data card.
         model_accuracy: on the whole training and test sets.
         parameters: the blocks that made this.
 
     Raises:
-        UserError: maps or scores were made by another network, with other parameters, or of other images.
+        UserError: maps or outcomes were made by another network, with other parameters, or of other images.
     """
-    check_made_alike(dataset, fingerprint(model), scores, costs, parameters)
-    indices = next(iter(scores.values()))["indices"]
-    chosen = np.array(indices)
-    clean = proportion(correct(model, test.images[chosen], test.labels[chosen]))
-    rows = {
-        method: {
-            "keep": score["keep"],
-            "tied_share": score["tied_share"],
-            "seconds": costs[method]["seconds"],
-            "seconds_per_image": costs[method]["seconds_per_image"],
-            "forwards_per_image": costs[method]["mean_forwards"],
-            **{k: v for k, v in costs[method].items() if k in ("mean_superpixels", "mean_leak")},
-        }
-        for method, score in scores.items()
-    }
+    check_made_alike(dataset, fingerprint(model), {"headline": headlines, "matrix": matrices}, costs, parameters)
+    params = parameters["evaluation"]
+    chosen = next(iter(headlines.values())).indices
     height, width = test.images.shape[2:]
-    evaluation = parameters["evaluation"].model_dump(mode="json")
+    draws = {"replicates": params.bootstrap, "seed": params.seed}
     return {
         "dataset": {k: card[k] for k in ("dataset", "source", "shape_chw")} | {"test_sha256": card["test"]["sha256"]},
         "model": model_accuracy,
-        "n_images": len(indices),
-        "clean": clean,
-        "kept_share": evaluation["keep"],
-        "kept_pixels": round(evaluation["keep"] * height * width),
+        "n_images": len(chosen),
+        "matrix_images": len(next(iter(matrices.values())).indices),
+        "clean": proportion(correct(model, test.images[chosen], test.labels[chosen])),
+        "kept_share": params.keep,
+        "kept_pixels": round(params.keep * height * width),
         "chance": 1 / len(card["test"]["images_per_class"]),
-        "methods": rows,
+        "methods": {m: {"tied_share": o.made["tied_share"], **_cost(costs[m])} for m, o in headlines.items()},
+        "headline": headline(headlines, params.keep, **draws),
+        "curves": curves(matrices, **draws),
         "intervals": "95 %: Wilson's score for one draw, percentile bootstrap over images for several noise seeds",
         "parameters": {name: block.model_dump(mode="json") for name, block in parameters.items()},
         "versions": {p: importlib.metadata.version(p) for p in PACKAGES} | {"python": platform.python_version()},
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _cost(cost: dict) -> dict:
+    optional = {k: v for k, v in cost.items() if k in ("mean_superpixels", "mean_leak")}
+    return {
+        "seconds": cost["seconds"],
+        "seconds_per_image": cost["seconds_per_image"],
+        "forwards_per_image": cost["mean_forwards"],
+        **optional,
     }

@@ -1,4 +1,4 @@
-"""Maps that know nothing of the network: a method that does not beat them has shown nothing."""
+"""Controls: maps that know nothing of the network. A method that does not beat them has shown nothing."""
 
 from __future__ import annotations
 
@@ -16,3 +16,19 @@ def sobel_edges(image: np.ndarray) -> np.ndarray:
 
     grey = image.mean(0)
     return np.hypot(sobel(grey, axis=0), sobel(grey, axis=1))
+
+
+def random_superpixels(segments: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """An independent uniform value for each superpixel: int64 (H, W), labels 0..M-1 -> float64 (H, W)."""
+    return rng.random(int(segments.max()) + 1)[segments]
+
+
+def distance_from_mean(image: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    """Distance of each pixel's colour from the mean colour (C,): image uint8 (C, H, W) -> float64 (H, W)."""
+    return np.linalg.norm(image - mean[:, None, None], axis=0)
+
+
+def centred_gaussian(shape: tuple[int, int]) -> np.ndarray:
+    """A bell over the middle, standard deviation a quarter of each side: float64 (H, W)."""
+    y, x = (np.linspace(-2, 2, side) for side in shape)
+    return np.exp(-(y[:, None] ** 2 + x**2) / 2)

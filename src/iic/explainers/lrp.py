@@ -113,12 +113,13 @@ class Propagator:
 
     def _check(self, node: fx.Node) -> None:
         if node.op == "call_module" and isinstance(self.modules[node.target], LAYERS):
-            if isinstance(self.modules[node.target], nn.MaxPool2d) and self.modules[node.target].return_indices:
-                raise UserError(f"LRP has no rule for layer {node.target} (MaxPool2d with indices): {WAY_OUT}")
+            if unlike := _unlike_its_rule(self.modules[node.target]):
+                raise UserError(f"LRP has no rule for layer {node.target} ({unlike}): {WAY_OUT}")
             return
         if node.op == "call_function" and node.target in (torch.flatten, F.relu):
             return
-        if node.op == "call_function" and node.target in SUMS and all(isinstance(a, fx.Node) for a in node.args):
+        plain_sum = all(isinstance(a, fx.Node) for a in node.args) and not node.kwargs  # torch.add has alpha=, out=
+        if node.op == "call_function" and node.target in SUMS and plain_sum:
             return
         what = type(self.modules[node.target]).__name__ if node.op == "call_module" else name_of(node)
         name = node.target if node.op == "call_module" else node.name
@@ -218,6 +219,17 @@ def _exact(account: dict[str, Shares]) -> dict[str, dict[str, Tensor]]:
     numbers = torch.stack([number for row in account.values() for number in row]).double().unbind()
     rows = {layer: Shares(*numbers[3 * i : 3 * i + 3])._asdict() for i, layer in enumerate(account)}
     return dict(reversed(rows.items()))
+
+
+def _unlike_its_rule(module: nn.Module) -> str:
+    """What of a known layer's options no rule covers; nothing if it is as usual."""
+    if isinstance(module, nn.MaxPool2d) and module.return_indices:
+        return "MaxPool2d with indices"
+    if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+        return f"Conv2d with padding_mode '{module.padding_mode}'"
+    if isinstance(module, nn.Conv2d) and isinstance(module.padding, str):
+        return f"Conv2d with padding '{module.padding}', not a number"
+    return ""
 
 
 def _is_relu(node: fx.Node, module: nn.Module | None) -> bool:

@@ -18,14 +18,15 @@ from iic.explainers.names import (
     LOGIT,
     LRP_COMPOSITES,
     METHODS,
+    RANDOM_WEIGHTS,
     SAMPLED,
-    source_of,
+    base_of,
 )
 
 if TYPE_CHECKING:
     from torch import nn
 
-RANDOM = 3  # keys the draws of random pixels
+RANDOM, RANDOM_SUPERPIXELS = 3, 6  # key the draws of random pixels and superpixels
 
 
 def explain(method: str, context: Context, images: np.ndarray, indices: np.ndarray, targets: np.ndarray) -> Maps:
@@ -33,7 +34,7 @@ def explain(method: str, context: Context, images: np.ndarray, indices: np.ndarr
 
     Args:
         method: a name of `iic.explainers.names.DIRECT`.
-        context: the network and how it is explained.
+        context: the network and how it is explained; for `_random_weights` the caller gives it such a network.
         images: uint8 (n, C, H, W).
         indices: int64 (n,), their positions in the test set, which key all draws: a map does not depend on the others.
         targets: int64 (n,), the classes to explain.
@@ -43,7 +44,7 @@ def explain(method: str, context: Context, images: np.ndarray, indices: np.ndarr
     """
     if method not in METHODS:
         raise UserError(f"Unknown method '{method}': choose from {', '.join(METHODS)}.")
-    base = method.removesuffix(LOGIT)
+    base = method.removesuffix(LOGIT).removesuffix(RANDOM_WEIGHTS)
     if context.params.backend == "library" and (base in SAMPLED or base in LRP_COMPOSITES):
         maps = _by_library(base, context, images, indices, targets, logits=method.endswith(LOGIT))
     elif base in SAMPLED:
@@ -73,7 +74,7 @@ def check_network(model: nn.Module, methods: Iterable[str]) -> None:
     from iic.explainers.graph import check_hooks
     from iic.explainers.lrp import Propagator
 
-    for method in dict.fromkeys(source_of(name) or name for name in methods):
+    for method in dict.fromkeys(base_of(name) for name in methods):
         if method in LRP_COMPOSITES:
             Propagator(model, COMPOSITES[LRP_COMPOSITES[method]])
         elif method in HOOKED:
@@ -145,10 +146,16 @@ def _gradients(method: str, context: Context, images: np.ndarray, targets: np.nd
 
 
 def _control(method: str, context: Context, images: np.ndarray, indices: np.ndarray) -> Maps:
-    from iic.explainers.controls import random_pixels, sobel_edges
+    from iic.explainers import controls
 
-    if method == "random":
-        maps = [random_pixels(images.shape[2:], context.draws(int(index), RANDOM)) for index in indices]
-    else:
-        maps = [sobel_edges(image) for image in images]
+    def one(image: np.ndarray, index: int) -> np.ndarray:
+        if method == "random_superpixels":
+            return controls.random_superpixels(context.segments(image, index), context.draws(index, RANDOM_SUPERPIXELS))
+        if method == "random":
+            return controls.random_pixels(image.shape[1:], context.draws(index, RANDOM))
+        if method == "contrast":
+            return controls.distance_from_mean(image, context.mean)
+        return controls.sobel_edges(image) if method == "sobel" else controls.centred_gaussian(image.shape[1:])
+
+    maps = [one(image, int(index)) for image, index in zip(images, indices, strict=True)]
     return Maps(np.stack(maps).astype(np.float32), None, {"forwards": np.zeros(len(images))})

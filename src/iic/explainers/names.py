@@ -1,7 +1,9 @@
 """The names of all methods, without the libraries that they need: what IIC_METHODS may hold.
 
 A name with an ending is a fair twin: `_logit` explains the logit where the method explains a probability; `_superpixel`
-averages a map of single pixels over the superpixels that LIME and Kernel SHAP use; `_blurred` blurs any map.
+averages a map of single pixels over the superpixels that LIME and Kernel SHAP use; `_blurred` blurs any map. Two more
+endings are a method's own controls: `_mean_map` shows the mean of all its maps for every image, `_random_weights`
+explains a copy of the network whose weights are drawn anew.
 """
 
 from __future__ import annotations
@@ -23,21 +25,64 @@ GRADIENTS = (
     "grad_cam",
 )
 HOOKED = ("deeplift", "guided_backprop", "grad_cam")  # look at modules, not only at outputs and gradients
-CONTROLS = ("random", "sobel")
+CONTROLS = ("random", "random_superpixels", "sobel", "contrast", "centre")
 LIBRARY = ("lime", "kernel_shap", "occlusion")  # what backend "library" runs; the gradients are Captum's anyway
 SUPERPIXEL_METHODS = ("lime", "kernel_shap", "kernel_shap_fast")  # one value for each superpixel
 
 LOGIT, SUPERPIXEL, BLURRED = "_logit", "_superpixel", "_blurred"
-BASE = (*SAMPLED, *LRP_COMPOSITES, *GRADIENTS, *CONTROLS)
-DIRECT = (*BASE, *(name + LOGIT for name in ("lime", "kernel_shap")))
-PIXEL_METHODS = tuple(name for name in BASE if name not in SUPERPIXEL_METHODS)
-METHODS = (*DIRECT, *(name + SUPERPIXEL for name in PIXEL_METHODS), *(name + BLURRED for name in BASE))
-DEFAULT = ("lime", "kernel_shap", "lrp", "random", "sobel")
+MEAN_MAP, RANDOM_WEIGHTS = "_mean_map", "_random_weights"
+EXPLAINERS = (*SAMPLED, *LRP_COMPOSITES, *GRADIENTS)
+BASE = (*EXPLAINERS, *CONTROLS)
+DIRECT = (
+    *BASE,
+    *(name + LOGIT for name in ("lime", "kernel_shap")),
+    *(name + RANDOM_WEIGHTS for name in EXPLAINERS),
+)
+PIXEL_METHODS = tuple(name for name in BASE if name not in (*SUPERPIXEL_METHODS, "random_superpixels"))
+METHODS = (
+    *DIRECT,
+    *(name + SUPERPIXEL for name in PIXEL_METHODS),
+    *(name + BLURRED for name in BASE),
+    *(name + MEAN_MAP for name in EXPLAINERS),
+)
+DEFAULT = ("lime", "kernel_shap", "lrp", "lime_logit", "kernel_shap_logit", "lrp_superpixel", *CONTROLS)
 
 
 def source_of(method: str) -> str | None:
     """The method whose stored maps this one is derived from; None for one that asks the network itself."""
-    for ending in (SUPERPIXEL, BLURRED):
+    for ending in (SUPERPIXEL, BLURRED, MEAN_MAP):
         if method.endswith(ending):
             return method.removesuffix(ending)
     return None
+
+
+def base_of(method: str) -> str:
+    """The name without its ending."""
+    for ending in (LOGIT, SUPERPIXEL, BLURRED, MEAN_MAP, RANDOM_WEIGHTS):
+        if method.endswith(ending):
+            return method.removesuffix(ending)
+    return method
+
+
+def is_control_of(control: str, method: str) -> bool:
+    """Whether `method` has to beat `control`: one that knows nothing of the network, or the method's own."""
+    if base_of(control) in CONTROLS:
+        return True
+    return control in (base_of(method) + MEAN_MAP, base_of(method) + RANDOM_WEIGHTS) and control != method
+
+
+def fair_twins(better: str, worse: str) -> list[tuple[str, str]]:
+    """The comparisons that have to agree before `better` may be called better than `worse`.
+
+    Superpixels are ranked whole and pixels one by one, and LIME and Kernel SHAP explain probabilities where the others
+    explain logits. So a method of pixels is also averaged over the superpixels of the other, and LIME and Kernel SHAP
+    also explain logits.
+    """
+    pixels = [name in PIXEL_METHODS for name in (better, worse)]
+    probability = [name in ("lime", "kernel_shap") for name in (better, worse)]
+    found = []
+    if pixels[0] != pixels[1]:
+        found.append(tuple(n + SUPERPIXEL if p else n for n, p in zip((better, worse), pixels, strict=True)))
+    if probability[0] != probability[1]:
+        found.append(tuple(n + LOGIT if p else n for n, p in zip((better, worse), probability, strict=True)))
+    return found

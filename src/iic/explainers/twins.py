@@ -1,4 +1,4 @@
-"""Fair twins, derived from stored maps: averaged over superpixels, or blurred."""
+"""What is made of stored maps: averaged over superpixels, blurred, or the mean of them all."""
 
 from __future__ import annotations
 
@@ -17,3 +17,11 @@ def blurred(values: np.ndarray, sigma: float) -> np.ndarray:
     from scipy.ndimage import gaussian_filter
 
     return gaussian_filter(values.astype(np.float64), sigma).astype(np.float32)
+
+
+def mean_map(values: np.ndarray) -> np.ndarray:
+    """What the maps of all images have in common, read one by one: (N, H, W) -> float32 (H, W)."""
+    total = np.zeros(values.shape[1:])
+    for one in values:
+        total += one
+    return (total / len(values)).astype(np.float32)

@@ -15,10 +15,10 @@ from iic.errors import UserError
 from iic.explainers.attributions import Attributions, Maps
 from iic.explainers.context import Context
 from iic.explainers.methods import explain
-from iic.explainers.names import LRP_COMPOSITES, SUPERPIXEL
+from iic.explainers.names import LRP_COMPOSITES, MEAN_MAP, RANDOM_WEIGHTS, SUPERPIXEL
 from iic.explainers.segmentation import Segmenter
 from iic.explainers.shards import SECONDS, UNFINISHED, is_finished, read_attributions, write_index, write_shard
-from iic.explainers.twins import averaged, blurred
+from iic.explainers.twins import averaged, blurred, mean_map
 from iic.files import write_whole
 from iic.params import AttributionParams
 
@@ -44,7 +44,8 @@ def explain_shard(method: str, context: Context, shard: Shard, tick: Tick = _sil
     """The maps of one shard, and the seconds they took."""
     start = time.perf_counter()
     parts = []
-    together = len(shard.images) if method in LRP_COMPOSITES else TOGETHER  # LRP parts its images itself
+    by_layers = method.removesuffix(RANDOM_WEIGHTS) in LRP_COMPOSITES
+    together = len(shard.images) if by_layers else TOGETHER  # LRP parts its images itself
     for at in range(0, len(shard.images), together):
         some = slice(at, at + together)
         parts.append(explain(method, context, shard.images[some], shard.indices[some], shard.targets[some]))
@@ -151,9 +152,12 @@ def derive_images(
     made: dict,
     tick: Tick = _silent,
 ) -> tuple[Attributions, float]:
-    """A fair twin of stored maps, `<source>_superpixel` or `<source>_blurred`; arguments as `explain_images`."""
+    """Maps made from stored ones: `<source>_superpixel`, `_blurred` or `_mean_map`; arguments as `explain_images`."""
+    mean = mean_map(maps.values) if method.endswith(MEAN_MAP) else None
 
     def twin(row: int) -> np.ndarray:
+        if mean is not None:
+            return mean
         if not method.endswith(SUPERPIXEL):
             return blurred(maps.values[row], params.blur)
         index = int(maps.indices[row])

@@ -9,7 +9,8 @@ from iic.report.style import BLUE, FILLS, GREEN, ORANGE, new_figure, title
 
 def bayesian_plot(report: dict) -> Any:
     """Left: forced answers and both rules of refusal; right: confidence on degraded images."""
-    figure, axes = new_figure(12, 4.4, 1, 2, width_ratios=(1, 1.5))
+    wide = max(7.0, 1.1 * len(report["degraded"]))
+    figure, axes = new_figure(5 + wide, 4.4, 1, 2, width_ratios=(5, wide))
     left, right = axes[0]
     rules = report["test"]
     names = ["forced", *rules]
@@ -26,8 +27,8 @@ def bayesian_plot(report: dict) -> Any:
     clean = report["clean_confidence"]
     methods = list(report["degraded"])
     columns = [
-        ([report["degraded"][m][fill]["confidence"] for m in methods], f"confidence, rest: {label}", colour)
-        for fill, (label, colour) in FILLS.items()
+        ([report["degraded"][m][fill]["confidence"] for m in methods], f"confidence, rest: {FILLS[fill][0]}", colour)
+        for fill, colour in zip(report["degraded"][methods[0]], (BLUE, ORANGE), strict=True)
     ]
     _grouped(right, [title(m) for m in methods], columns)
     right.axhline(clean, color=GREEN, ls="--", label=f"confidence, clean: {clean:.2f}")

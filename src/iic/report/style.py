@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from iic.explainers.names import CONTROLS, base_of
+
 # Okabe & Ito's palette
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#555555"
+COLOURS = (BLUE, "#D55E00", GREEN, "#CC79A7", ORANGE, "#56B4E9", "#000000")
+MARKERS = "osD^vP*X"
+DASHES = ("-", "--", ":", "-.", (0, (1, 3)))
 DIVERGING = "RdBu_r"  # red speaks for the class, blue against, white is zero
 
-FILLS = {"salt_and_pepper": ("salt and pepper", BLUE), "mean_colour": ("mean colour", ORANGE)}
+FILLS = {
+    "salt_and_pepper": ("salt and pepper", BLUE),
+    "mean_colour": ("mean colour", ORANGE),
+    "road": ("ROAD (noisy linear imputation)", GREEN),
+    "blur": ("blurred image", "#CC79A7"),
+    "donor": ("another training image", "#56B4E9"),
+}
+JUDGES = {"explained": "the explained network", "adapted": "its copy that has seen masked images"}
 TITLES = {
     "lime": "LIME",
     "kernel_shap": "Kernel SHAP",
@@ -21,10 +33,19 @@ TITLES = {
     "deeplift": "DeepLIFT",
     "guided_backprop": "guided backprop",
     "grad_cam": "Grad-CAM",
-    "random": "random pixels\n(control)",
+    "random": "random\npixels\n(control)",
+    "random_superpixels": "random\nsuperpixels\n(control)",
     "sobel": "Sobel edges\n(control)",
+    "contrast": "distance from\nmean colour\n(control)",
+    "centre": "centre\n(control)",
 }
-TWINS = {"_logit": "on logits", "_superpixel": "by superpixel", "_blurred": "blurred"}
+TWINS = {
+    "_logit": "on logits",
+    "_superpixel": "by superpixel",
+    "_blurred": "blurred",
+    "_mean_map": "mean map (control)",
+    "_random_weights": "random weights (control)",
+}
 
 
 def title(method: str) -> str:
@@ -33,6 +54,24 @@ def title(method: str) -> str:
         if method.endswith(ending):
             return f"{title(method.removesuffix(ending))}\n{words}"
     return TITLES.get(method, method.replace("_", " "))
+
+
+def method_styles(methods: list[str]) -> dict[str, dict]:
+    """Colour, dashes, marker and label of each method: explainers coloured, controls grey."""
+    explainers = [m for m in methods if base_of(m) not in CONTROLS]
+    controls = [m for m in methods if base_of(m) in CONTROLS]
+    styles = {}
+    for number, method in enumerate((*explainers, *controls)):
+        control = method in controls
+        number -= len(explainers) if control else 0
+        turn = number if control else number // len(COLOURS)
+        styles[method] = {
+            "color": GREY if control else COLOURS[number % len(COLOURS)],
+            "ls": DASHES[turn % len(DASHES)],
+            "marker": MARKERS[number % len(MARKERS)],
+            "label": title(method).replace("\n", " "),
+        }
+    return styles
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options):

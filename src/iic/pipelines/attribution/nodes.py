@@ -9,7 +9,7 @@ import numpy as np
 
 from iic.data.images import ImageSet
 from iic.explainers.attributions import Attributions, select_images
-from iic.explainers.names import LOGIT, SAMPLED, source_of
+from iic.explainers.names import RANDOM_WEIGHTS, SAMPLED, base_of, source_of
 from iic.explainers.segmentation import Segmenter, load_label_map
 from iic.params import AttributionParams
 from iic.progress import bar, counter
@@ -33,10 +33,15 @@ def explain_images(
 
     labels = _own_labels(params, test, project)
     # Relevance and gradients are always float32; 8 bits and bfloat16 are for methods that ask for outputs only.
-    precision = params.precision if method.removesuffix(LOGIT) in SAMPLED else "float32"
+    precision = params.precision if base_of(method) in SAMPLED else "float32"
     context, identity = _context(params, train, card, model, Segmenter(params, labels), precision)
     indices = select_images(test.labels, params.n_images, params.seed)
     targets = _classes(context, test.images[indices], dataset)
+    if method.endswith(RANDOM_WEIGHTS):  # the class is still the one that the trained network names
+        from iic.evaluation.randomisation import random_weights
+
+        other = random_weights(model, _sample(train), params.seed)
+        context, _ = _context(params, train, card, other, Segmenter(params, labels), precision)
     made = {
         "method": method,
         "parameters": params.model_dump(mode="json"),
@@ -61,18 +66,21 @@ def _context(
     precision: str,
 ) -> tuple[Any, str]:
     """How images are explained, and the fingerprint of the network."""
-    import torch
-
     from iic.classifiers.inference import fingerprint, freeze
     from iic.classifiers.precision import fast_forward
     from iic.explainers.context import Context
 
-    sample = train.images[np.linspace(0, len(train) - 1, min(SAMPLE, len(train)), dtype=int)]
-    forward = fast_forward(model, torch.from_numpy(sample), precision, params.device)
+    forward = fast_forward(model, _sample(train), precision, params.device)
     frozen = freeze(model)
     identity = fingerprint(frozen)
     mean = np.array(card["train"]["mean"])
     return Context(frozen.to(forward.device), forward, mean, params, segmenter), identity
+
+
+def _sample(train: ImageSet) -> Any:
+    import torch
+
+    return torch.from_numpy(train.images[np.linspace(0, len(train) - 1, min(SAMPLE, len(train)), dtype=int)])
 
 
 def _classes(context: Any, images: np.ndarray, dataset: str) -> np.ndarray:
@@ -96,7 +104,7 @@ def derive_maps(
     method: str,
     project: Path,
 ) -> tuple[Attributions, dict]:
-    """A fair twin of stored maps: averaged over superpixels, or blurred. Its cost is the source's and its own."""
+    """Maps made from stored ones: averaged over superpixels, blurred, their mean. Cost: the source's and their own."""
     from iic.explainers.work import derive_images
 
     made = {**source.made, "method": method, "derived_from": source_of(method)}

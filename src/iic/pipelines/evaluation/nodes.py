@@ -2,22 +2,89 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from iic.data.images import ImageSet
+from iic.evaluation.outcomes import Outcomes
 from iic.explainers.attributions import Attributions
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
 from iic.progress import bar
 
 
-def score_method(params: EvaluationParams, maps: Attributions, model: Any, test: ImageSet, card: dict) -> dict:
-    """Accuracy of the network on what the method's maps keep."""
-    from iic.classifiers.inference import freeze
-    from iic.evaluation.scores import score
+def train_judges(
+    params: EvaluationParams, training: TrainingParams, model: Any, train: ImageSet, card: dict, dataset: str
+) -> dict[str, dict]:
+    """The second judges' weights: for each fill those of a copy of the network that has seen masked images."""
+    from iic.evaluation.judges import fine_tune
+    from iic.evaluation.outcomes import wanted_fills
 
-    return score(maps, freeze(model), test, np.array(card["train"]["mean"]), params, progress=bar("scores", "batch"))
+    fills = _fills(train, card)
+    return {
+        name: fine_tune(
+            model,
+            train,
+            partial(fills, name),
+            seed=params.seed,
+            epochs=params.judge_epochs,
+            flip=training.flip,
+            dtype=training.dtype,
+            progress=bar(f"{dataset}: judge of {name}", "step"),
+        ).state_dict()
+        for name in wanted_fills(params)
+    }
+
+
+def judge_method(
+    params: EvaluationParams,
+    maps: Attributions,
+    model: Any,
+    judges: dict[str, dict],
+    train: ImageSet,
+    test: ImageSet,
+    card: dict,
+    dataset: str,
+    method: str,
+) -> tuple[Outcomes, Outcomes]:
+    """What both judges say of the method's maps: the headline on all explained images, the matrix on some of them."""
+    from iic.classifiers.inference import fingerprint, freeze
+    from iic.evaluation.degradation import tied_share
+    from iic.evaluation.outcomes import headline_cells, judge_maps, matrix_cells
+    from iic.evaluation.panel import fast_judges
+
+    fills = _fills(train, card)
+    fast = fast_judges(model, judges, train, fills, params)
+    made = {
+        "parameters": params.model_dump(mode="json"),
+        "model": fingerprint(freeze(model)),
+        "precision": {"/".join(key): forward.precision for key, forward in fast.items()},
+        "tied_share": tied_share(np.asarray(maps.values)),
+    }
+    show = partial(
+        judge_maps,
+        maps,
+        {key: forward.model for key, forward in fast.items()},
+        test,
+        fills,
+        seed=params.seed,
+        made=made,
+    )
+    headline = show(wanted=headline_cells(params), progress=bar(f"{dataset}: {method}, headline", "group"))
+    matrix = show(
+        wanted=matrix_cells(params),
+        count=params.matrix_images,
+        progress=bar(f"{dataset}: {method}, matrix", "group"),
+    )
+    return headline, matrix
+
+
+def _fills(train: ImageSet, card: dict) -> Any:
+    from iic.evaluation.fills import Fills
+
+    return Fills(np.array(card["train"]["mean"]), train.images)
 
 
 def report_accuracy(
@@ -29,24 +96,54 @@ def report_accuracy(
     accuracy: dict,
     card: dict,
     dataset: str,
-    **results: dict,
+    **results: Any,
 ) -> dict:
-    """The accuracy report; `results` holds `scores_<method>` and `cost_<method>`."""
+    """The accuracy report; `results` holds `headline_<method>`, `matrix_<method>` and `cost_<method>`."""
     from iic.classifiers.inference import freeze
     from iic.evaluation.report import accuracy_report
 
-    scores = {k.removeprefix("scores_"): v for k, v in results.items() if k.startswith("scores_")}
-    costs = {k.removeprefix("cost_"): v for k, v in results.items() if k.startswith("cost_")}
+    def of(kind: str) -> dict:
+        return {k.removeprefix(kind): v for k, v in results.items() if k.startswith(kind)}
+
     return accuracy_report(
         dataset,
         freeze(model),
         test,
-        scores,
-        costs,
+        of("headline_"),
+        of("matrix_"),
+        of("cost_"),
         card=card,
         model_accuracy=accuracy,
         parameters={"evaluation": params, "attribution": attribution, "training": training},
     )
+
+
+def write_verdict(report: dict) -> str:
+    """What the report says, in sentences."""
+    from iic.evaluation.verdict import verdict
+
+    return verdict(report)
+
+
+def tabulate(report: dict) -> pd.DataFrame:
+    """Every cell of the report, a row each."""
+    from iic.evaluation.tables import cell_table
+
+    return cell_table(report)
+
+
+def draw_curves(report: dict) -> Any:
+    """Accuracy over the share of pixels, one panel per judge, direction and fill."""
+    from iic.report.degradation import degradation_curves
+
+    return degradation_curves(report)
+
+
+def draw_cost(report: dict) -> Any:
+    """Score against cost."""
+    from iic.report.pareto import score_against_cost
+
+    return score_against_cost(report)
 
 
 def draw_accuracy(report: dict) -> Any:

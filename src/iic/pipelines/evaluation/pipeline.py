@@ -1,6 +1,8 @@
-"""evaluation: {dataset}.{method}.attributions -> .scores -> {dataset}.accuracy_report and its pictures."""
+"""evaluation: {dataset}.{method}.attributions -> .headline, .matrix -> {dataset}.accuracy_report, verdict, pictures."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from kedro.pipeline import Node, Pipeline
 
@@ -9,29 +11,56 @@ from iic.pipelines.wiring import with_names
 
 
 def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...]) -> Pipeline:
-    """Per dataset one score for each method, the report, its chart, and the visual comparison."""
-    scores = [_score(d, m) for d in datasets for m in methods]
-    return Pipeline(scores + [node for d in datasets for node in _reports(d, methods)])
+    """Per dataset the second judges, what both judges say of each method, and the reports."""
+    return Pipeline(
+        [_judges(d) for d in datasets]
+        + [_judge(d, m) for d in datasets for m in methods]
+        + [node for d in datasets for node in _reports(d, methods)]
+    )
 
 
-def _score(d: str, method: str) -> Node:
+def _judges(d: str) -> Node:
     return Node(
-        func=nodes.score_method,
+        func=with_names(nodes.train_judges, dataset=d),
+        inputs={
+            "params": f"params:{d}.evaluation",
+            "training": f"params:{d}.training",
+            "model": f"{d}.model",
+            "train": f"{d}.train",
+            "card": f"{d}.data_card",
+        },
+        outputs=f"{d}.judges",
+        name="train_judges",
+        namespace=f"{d}.judges",
+    )
+
+
+def _judge(d: str, method: str) -> Node:
+    return Node(
+        func=with_names(nodes.judge_method, dataset=d, method=method),
         inputs={
             "params": f"params:{d}.evaluation",
             "maps": f"{d}.{method}.attributions",
             "model": f"{d}.model",
+            "judges": f"{d}.judges",
+            "train": f"{d}.train",
             "test": f"{d}.test",
             "card": f"{d}.data_card",
         },
-        outputs=f"{d}.{method}.scores",
-        name="score_method",
+        outputs=[f"{d}.{method}.headline", f"{d}.{method}.matrix"],
+        name="judge_method",
         namespace=f"{d}.{method}",
     )
 
 
 def _reports(d: str, methods: tuple[str, ...]) -> list[Node]:
     namespace = f"{d}.evaluation"
+
+    def of_report(func: Callable, output: str) -> Node:
+        return Node(
+            func=func, inputs=f"{d}.accuracy_report", outputs=f"{d}.{output}", name=func.__name__, namespace=namespace
+        )
+
     return [
         Node(
             func=with_names(nodes.report_accuracy, dataset=d),
@@ -43,20 +72,19 @@ def _reports(d: str, methods: tuple[str, ...]) -> list[Node]:
                 "test": f"{d}.test",
                 "accuracy": f"{d}.model_accuracy",
                 "card": f"{d}.data_card",
-                **{f"scores_{m}": f"{d}.{m}.scores" for m in methods},
+                **{f"headline_{m}": f"{d}.{m}.headline" for m in methods},
+                **{f"matrix_{m}": f"{d}.{m}.matrix" for m in methods},
                 **{f"cost_{m}": f"{d}.{m}.cost" for m in methods},
             },
             outputs=f"{d}.accuracy_report",
             name="report_accuracy",
             namespace=namespace,
         ),
-        Node(
-            func=nodes.draw_accuracy,
-            inputs=f"{d}.accuracy_report",
-            outputs=f"{d}.accuracy_plot",
-            name="draw_accuracy",
-            namespace=namespace,
-        ),
+        of_report(nodes.write_verdict, "verdict"),
+        of_report(nodes.tabulate, "accuracy_table"),
+        of_report(nodes.draw_accuracy, "accuracy_plot"),
+        of_report(nodes.draw_curves, "curves_plot"),
+        of_report(nodes.draw_cost, "cost_plot"),
         Node(
             func=nodes.compare_visually,
             inputs={

@@ -1,0 +1,242 @@
+"""Which method is better than which: paired differences over images, and what may be said of them.
+
+Everywhere `scores` are float64 (M, N): one number per method and image, the noise seeds already averaged, so that
+images are the unit that is drawn again. Higher is better. Intervals are 95 % percentile intervals of one paired
+bootstrap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+
+from iic.draws import generator
+from iic.errors import UserError
+
+TAILS = (0.025, 0.975)
+SIGNIFICANT = 0.05
+PART = 2_000_000  # draws in memory at once
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of two means with its 95 % interval."""
+
+    point: float
+    low: float
+    high: float
+
+    @property
+    def is_tellable(self) -> bool:
+        """Whether the interval excludes 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class BestControl:
+    """A method minus the best of its controls; `control` is the best one on all images."""
+
+    difference: Difference
+    control: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """ "`better` is better than `worse`": the evidence, and whether it carries.
+
+    Attributes:
+        p: McNemar's, corrected by Holm for all claims made together.
+        by_training_seed: the same difference for networks trained from other seeds; empty where there are none.
+    """
+
+    better: str
+    worse: str
+    difference: Difference
+    p: float
+    by_training_seed: tuple[float, ...] = ()
+
+    @property
+    def is_supported(self) -> bool:
+        """The interval lies above 0, p < .05, and the difference is positive for every training seed."""
+        positive_everywhere = same_sign([self.difference.point, *self.by_training_seed])
+        return self.difference.low > 0 and self.p < SIGNIFICANT and positive_everywhere
+
+
+def resampled_means(scores: np.ndarray, replicates: int, seed: int) -> np.ndarray:
+    """Means of all methods over images drawn with replacement, the same images for all methods (Efron 1979).
+
+    Args:
+        scores: float64 (M, N).
+        replicates: R, number of bootstrap samples.
+        seed: of the draws.
+
+    Returns:
+        float64 (R, M).
+    """
+    images = scores.shape[1]
+    rng = generator("bootstrap", seed)
+    means = np.empty((replicates, len(scores)))
+    step = max(1, PART // images)
+    for start in range(0, replicates, step):
+        part = means[start : start + step]
+        drawn = rng.integers(0, images, (len(part), images))
+        drawn += np.arange(len(part))[:, None] * images  # so that one bincount counts every replicate apart
+        counts = np.bincount(drawn.ravel(), minlength=drawn.size).reshape(drawn.shape)  # (part, N)
+        part[:] = counts.astype(np.float64) @ scores.T / images
+    return means
+
+
+def _interval(point: float, replicates: np.ndarray) -> Difference:
+    """A point with the percentile interval of its replicates (R,)."""
+    low, high = np.quantile(replicates, TAILS)
+    return Difference(float(point), float(low), float(high))
+
+
+def difference(a: int, b: int, scores: np.ndarray, means: np.ndarray) -> Difference:
+    """Method a minus method b.
+
+    Args:
+        a, b: rows of `scores`.
+        scores: float64 (M, N).
+        means: (R, M), `resampled_means` of these scores.
+    """
+    return _interval(scores[a].mean() - scores[b].mean(), means[:, a] - means[:, b])
+
+
+def against_best_control(
+    names: Sequence[str], scores: np.ndarray, is_control: np.ndarray, *, replicates: int, seed: int
+) -> dict[str, BestControl]:
+    """Every method minus its best control, the best one chosen anew in every bootstrap replicate.
+
+    A control that is the best on these images owes part of that to luck. Were it kept for all replicates, the interval
+    would know nothing of the choice. Choosing anew adds the uncertainty of the choice, and errs against the method
+    twice: the largest of several means lies above the largest true mean, in the sample and once more in each replicate.
+    So the lower end may be trusted. The upper end may not where several controls are about equally good (among eight
+    equal and independent ones, an equal method's interval lies wholly below 0 in 4 of 10 simulated studies): it
+    then says "not shown to be better", never "worse". With one control, or one clearly the best, this is `difference`.
+
+    Args:
+        names: of the M methods.
+        scores: float64 (M, N), methods and controls.
+        is_control: bool (M,), or (M, M) where methods have controls of their own: [i, j] says whether j is a
+            control of i. A control is compared with the other controls.
+        replicates: number of bootstrap samples.
+        seed: of the draws.
+
+    Raises:
+        UserError: a method has no control.
+    """
+    among = np.broadcast_to(is_control, (len(names), len(names))) & ~np.eye(len(names), dtype=bool)
+    if not among.any(1).all():
+        alone = names[int(among.any(1).argmin())]
+        raise UserError(f"The scores hold no control to compare {alone} with: add one, such as random pixels.")
+    point, means = scores.mean(1), resampled_means(scores, replicates, seed)
+    results = {}
+    for row, name in enumerate(names):
+        controls = np.flatnonzero(among[row])
+        best = controls[point[controls].argmax()]
+        gain = _interval(point[row] - point[best], means[:, row] - means[:, controls].max(1))
+        results[name] = BestControl(gain, names[best])
+    return results
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """Exact two-sided p that two methods are right equally often (McNemar 1947); 1 where they never disagree.
+
+    Args:
+        first, second: bool (N,), whether each image is named rightly, from one noise seed.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(scipy.stats.binomtest(only_first, only_first + only_second, 0.5).pvalue)
+
+
+def holm(p_values: np.ndarray) -> np.ndarray:
+    """p-values (K,) adjusted so that the chance of any false claim stays below the level (Holm 1979)."""
+    order = np.argsort(p_values, kind="stable")
+    adjusted = np.empty(len(p_values))
+    factors = np.arange(len(p_values), 0, -1)
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(factors * np.asarray(p_values)[order]))
+    return adjusted
+
+
+def tellable_pairs(means: np.ndarray) -> np.ndarray:
+    """Whether the interval of each pairwise difference excludes 0: `resampled_means` (R, M) -> bool (M, M)."""
+    tellable = np.zeros((means.shape[1],) * 2, bool)
+    for row in range(len(tellable)):
+        low, high = np.quantile(means[:, [row]] - means, TAILS, axis=0)
+        tellable[row] = (low > 0) | (high < 0)
+    return tellable
+
+
+def groups(means_by_method: np.ndarray, tellable: np.ndarray) -> list[list[int]]:
+    """Methods that cannot be told apart, the best first.
+
+    A group is a run of neighbours in the order of the scores, as long as possible, of which no pair can be told apart.
+    Groups may overlap, as in a compact letter display (Piepho 2004): the first may equal the second, and the second the
+    third, while the first is better than the third.
+
+    Args:
+        means_by_method: (M,).
+        tellable: bool (M, M), symmetric.
+
+    Returns:
+        Rows of the methods; every method is in one group at least.
+    """
+    order = np.argsort(-np.asarray(means_by_method), kind="stable")
+    found, covered = [], 0
+    for start in range(len(order)):
+        end = start + 1
+        while end < len(order) and not tellable[order[end], order[start:end]].any():
+            end += 1
+        if end > covered:  # else the run is a part of the one before
+            found.append(order[start:end].tolist())
+            covered = end
+    return found
+
+
+def same_sign(differences: Sequence[float]) -> bool:
+    """Whether all differences, e.g. one per training seed, are positive or all are negative."""
+    signs = np.sign(differences)
+    return bool((signs == signs[0]).all() and signs[0] != 0)
+
+
+def ranks_by_fill(scores: np.ndarray) -> np.ndarray:
+    """Mean rank of each method over the fills, 1 = best, ties share theirs: (F, M) -> (M,). Descriptive, not a test."""
+    return scipy.stats.rankdata(-scores, axis=1).mean(0)
+
+
+def claims(
+    names: Sequence[str],
+    pairs: Sequence[tuple[int, int]],
+    scores: np.ndarray,
+    means: np.ndarray,
+    hits: np.ndarray,
+    by_training_seed: np.ndarray | None = None,
+) -> list[Claim]:
+    """The claims "a is better than b" that are made together, so that Holm's correction covers them all.
+
+    Args:
+        names: of the M methods.
+        pairs: rows (a, b).
+        scores: float64 (M, N).
+        means: (R, M), `resampled_means` of these scores.
+        hits: bool (M, N), whether each image is named rightly under the first noise seed.
+        by_training_seed: (T, M), mean scores with networks trained from T seeds.
+    """
+    adjusted = holm(np.array([mcnemar(hits[a], hits[b]) for a, b in pairs]))
+    seeds = np.empty((0, len(names))) if by_training_seed is None else by_training_seed
+    return [
+        Claim(
+            better=names[a],
+            worse=names[b],
+            difference=difference(a, b, scores, means),
+            p=float(p),
+            by_training_seed=tuple((seeds[:, a] - seeds[:, b]).tolist()),
+        )
+        for (a, b), p in zip(pairs, adjusted, strict=True)
+    ]

@@ -1,0 +1,176 @@
+"""From the judges' answers to the numbers of a report: cells, curves, differences from the best control, groups.
+
+Everywhere a score is oriented so that higher speaks for the map: accuracy where its top pixels are kept, accuracy lost
+where they are removed. Noise seeds are averaged per image first; images are the unit that the bootstrap draws again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from iic.evaluation.comparison import (
+    Difference,
+    against_best_control,
+    claims,
+    difference,
+    groups,
+    resampled_means,
+    tellable_pairs,
+)
+from iic.evaluation.judges import abstains
+from iic.evaluation.outcomes import Outcomes
+from iic.evaluation.statistics import bootstrap_interval, wilson_interval
+from iic.explainers.names import EXPLAINERS, fair_twins, is_control_of
+
+Way = tuple[str, str, str]  # judge, direction, fill
+
+
+def ways(outcomes: Outcomes) -> list[Way]:
+    """Every judge, direction and fill that was measured, in the order of the cells."""
+    return list(dict.fromkeys((c.judge, c.direction, c.fill) for c in outcomes.cells))
+
+
+def per_image(outcomes: Outcomes, way: Way, share: float) -> np.ndarray:
+    """Share of the noise seeds with which each image is named rightly: float64 (N,)."""
+    judge, direction, fill = way
+    return outcomes.right(outcomes.rows(judge=judge, direction=direction, fill=fill, share=share)).mean(0)
+
+
+def oriented(values: np.ndarray, direction: str) -> np.ndarray:
+    """Higher is better for the map: what is left, or what is lost."""
+    return values if direction == "keep" else 1 - values
+
+
+def area_per_image(outcomes: Outcomes, way: Way, shares: Sequence[float]) -> np.ndarray:
+    """Area under each image's curve of being named rightly over the shares, as a mean height in 0..1: float64 (N,)."""
+    heights = np.stack([per_image(outcomes, way, share) for share in shares])  # (shares, N)
+    return np.trapezoid(heights, shares, axis=0) / (shares[-1] - shares[0])
+
+
+def cell_summary(outcomes: Outcomes, way: Way, share: float, *, replicates: int, seed: int) -> dict[str, Any]:
+    """Accuracy with its 95 % interval, agreement and probability of the explained class; whether the judge abstains."""
+    judge, direction, fill = way
+    rows = outcomes.rows(judge=judge, direction=direction, fill=fill, share=share)
+    right = outcomes.right(rows)
+    if len(rows) == 1:
+        interval = wilson_interval(int(right.sum()), right.size)
+    else:
+        interval = bootstrap_interval(right.mean(0), replicates=replicates, seed=seed)
+    return {
+        "accuracy": float(right.mean()),
+        "interval": list(interval),
+        "agreement": float(outcomes.same(rows).mean()),
+        "probability": float(outcomes.probability[rows].mean()),
+        "abstains": all(abstains(outcomes.predicted[row]) for row in rows),
+    }
+
+
+def compare(
+    names: Sequence[str], scores: np.ndarray, *, replicates: int, seed: int
+) -> tuple[dict[str, dict], list[list[str]]]:
+    """Each method's score minus that of its best control, and the groups that cannot be told apart, the best first.
+
+    Args:
+        names: of the M methods, controls among them.
+        scores: float64 (M, N), higher is better.
+    """
+    controls = np.array([[is_control_of(other, name) for other in names] for name in names])
+    found = {}
+    if (controls & ~np.eye(len(names), dtype=bool)).any(1).all():
+        for name, best in against_best_control(names, scores, controls, replicates=replicates, seed=seed).items():
+            gain = best.difference
+            found[name] = {"value": gain.point, "interval": [gain.low, gain.high], "control": best.control}
+    tellable = tellable_pairs(resampled_means(scores, replicates, seed))
+    return found, [[names[row] for row in group] for group in groups(scores.mean(1), tellable)]
+
+
+def headline(outcomes: Mapping[str, Outcomes], share: float, *, replicates: int, seed: int) -> list[dict[str, Any]]:
+    """For every judge, direction and fill: each method's cell, its lead over the best control, and the groups."""
+    names = list(outcomes)
+    found = []
+    for way in ways(next(iter(outcomes.values()))):
+        cells = {n: cell_summary(o, way, share, replicates=replicates, seed=seed) for n, o in outcomes.items()}
+        scores = np.stack([oriented(per_image(o, way, share), way[1]) for o in outcomes.values()])
+        leads, tied = compare(names, scores, replicates=replicates, seed=seed)
+        for name in names:
+            cells[name]["minus_best_control"] = leads.get(name)
+        said = claimed(outcomes, way, share, scores, replicates=replicates, seed=seed)
+        head = dict(zip(("judge", "direction", "fill"), way, strict=True))
+        found.append(head | {"methods": cells, "groups": tied, "claims": said})
+    return found
+
+
+def claimed(
+    outcomes: Mapping[str, Outcomes], way: Way, share: float, scores: np.ndarray, *, replicates: int, seed: int
+) -> list[dict[str, Any]]:
+    """ "A is better than B" for every two explainers, the better one first: evidence, and what the fair twins say.
+
+    Args:
+        outcomes: by method.
+        way: judge, direction, fill.
+        share: of the pixels.
+        scores: float64 (M, N), higher is better, rows in the order of `outcomes`.
+    """
+    names = list(outcomes)
+    explainers = [row for row, name in enumerate(names) if name in EXPLAINERS]
+    ordered = sorted(explainers, key=lambda row: -scores[row].mean())
+    pairs = list(itertools.combinations(ordered, 2))
+    if not pairs:
+        return []
+    means = resampled_means(scores, replicates, seed)
+    judge, direction, fill = way
+    first = [
+        o.right(o.rows(judge=judge, direction=direction, fill=fill, share=share)[:1])[0] for o in outcomes.values()
+    ]
+    found = []
+    for claim in claims(names, pairs, scores, means, np.array(first)):
+        twins = []
+        for better, worse in fair_twins(claim.better, claim.worse):
+            known = better in outcomes and worse in outcomes
+            gain = difference(names.index(better), names.index(worse), scores, means) if known else None
+            twins.append({"better": better, "worse": worse, **_difference(gain)})
+        holds = [twin["interval"] is not None and twin["interval"][0] > 0 for twin in twins]
+        found.append(
+            {
+                "better": claim.better,
+                "worse": claim.worse,
+                **_difference(claim.difference),
+                "p": claim.p,
+                "twins": twins,
+                "supported": claim.is_supported and all(holds),
+            }
+        )
+    return found
+
+
+def _difference(gain: Difference | None) -> dict[str, Any]:
+    """JSON-ready; null for a comparison whose methods were not in the run."""
+    if gain is None:
+        return {"value": None, "interval": None}
+    return {"value": gain.point, "interval": [gain.low, gain.high]}
+
+
+def curves(outcomes: Mapping[str, Outcomes], *, replicates: int, seed: int) -> list[dict[str, Any]]:
+    """For every judge, direction and fill: each method's cells over the shares, its area, the area's lead, groups."""
+    first = next(iter(outcomes.values()))
+    shares = sorted({cell.share for cell in first.cells})
+    names, found = list(outcomes), []
+    for way in ways(first):
+        areas = np.stack([area_per_image(o, way, shares) for o in outcomes.values()])  # (M, N)
+        leads, tied = compare(names, oriented(areas, way[1]), replicates=replicates, seed=seed)
+        rows = {}
+        for name, o, area in zip(names, outcomes.values(), areas, strict=True):
+            cells = [cell_summary(o, way, share, replicates=replicates, seed=seed) for share in shares]
+            rows[name] = {
+                "cells": cells,
+                "area": float(area.mean()),
+                "area_interval": list(bootstrap_interval(area, replicates=replicates, seed=seed)),
+                "area_minus_best_control": leads.get(name),
+            }
+        head = dict(zip(("judge", "direction", "fill"), way, strict=True))
+        found.append(head | {"shares": shares, "methods": rows, "groups": tied})
+    return found

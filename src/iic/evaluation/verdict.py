@@ -1,0 +1,114 @@
+"""The report in plain sentences: what beats its controls, what can be told apart, where the judges disagree."""
+
+from __future__ import annotations
+
+from iic.evaluation.judges import contradicts
+from iic.explainers.names import EXPLAINERS
+
+JUDGES = {
+    "explained": "the explained network, which has never seen such images",
+    "adapted": "the second judge, a copy that was shown masked training images: it measures the information "
+    "that is left, not faithfulness",
+}
+FILLS = {"salt_and_pepper": "salt and pepper", "mean_colour": "the mean colour"}
+DIRECTIONS = {"keep": "is all that is left", "remove": "is taken away"}
+
+
+def verdict(report: dict) -> str:
+    """Markdown.
+
+    Args:
+        report: from `iic.evaluation.report.accuracy_report`.
+    """
+    share, count = f"{report['kept_share']:.0%}", report["n_images"]
+    lines = [
+        f"# {report['dataset']['dataset']}: which explanation can be trusted?",
+        "",
+        f"{count} test images, of which the network names {_percent(report['clean']['accuracy'])} rightly. The top "
+        f"{share} of a map's pixels ({report['kept_pixels']}) are kept, or removed; the rest is filled. Ranges are "
+        "95 % intervals. A lead is over the best control, chosen anew in every bootstrap replicate: its lower end may "
+        "be trusted, a range below zero only says that the method does not beat the best control.",
+    ]
+    for table in report["headline"]:
+        lines += ["", f"## The top {share} {DIRECTIONS[table['direction']]}; filled with {FILLS[table['fill']]}", ""]
+        lines += [f"Judge: {JUDGES[table['judge']]}.", "", *_table(table, report)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(table: dict, report: dict) -> list[str]:
+    silent = [name for name, cell in table["methods"].items() if cell["abstains"]]
+    if len(silent) == len(table["methods"]):
+        return ["The judge gives one class to more than half of the images, whatever the method: it abstains."]
+    lines = []
+    for name, cell in table["methods"].items():
+        if name in EXPLAINERS:
+            lines.append(f"- {_lead(name, cell)}")
+    if silent:
+        lines.append(f"- It abstains on {_list(silent)}: one class for more than half of the images.")
+    groups = [group for group in table["groups"] if len(group) > 1]
+    for group in groups:
+        lines.append(f"- Cannot be told apart: {_list(group)}.")
+    lines += [f"- {_claim(claim, table, report)}" for claim in table["claims"]]
+    return lines
+
+
+def _lead(name: str, cell: dict) -> str:
+    accuracy = f"accuracy {_number(cell['accuracy'])} ({_range(cell['interval'])})"
+    lead = cell["minus_best_control"]
+    if lead is None:
+        return f"`{name}`: {accuracy}; there was no control to compare it with."
+    gap = f"`{lead['control']}`, its best control, by {_number(lead['value'])} ({_range(lead['interval'])})"
+    if lead["interval"][0] > 0:
+        return f"`{name}` beats {gap}; {accuracy}."
+    return f"`{name}` does not beat {gap}; {accuracy}."
+
+
+def _claim(claim: dict, table: dict, report: dict) -> str:
+    better, worse = f"`{claim['better']}`", f"`{claim['worse']}`"
+    evidence = f"{_number(claim['value'])} ({_range(claim['interval'])}), Holm-corrected p = {claim['p']:.2g}"
+    if claim["supported"]:
+        against = " The other judge contradicts it." if _contradicted(claim, table, report) else ""
+        return f"{better} is better than {worse}: by {evidence}; its fair twins agree.{against}"
+    if claim["interval"][0] <= 0 or claim["p"] >= 0.05:
+        return f"{better} cannot be called better than {worse}: {evidence}."
+    missing = [t for t in claim["twins"] if t["interval"] is None]
+    if missing:
+        wanted = sorted({n for t in missing for n in (t["better"], t["worse"]) if n not in report["methods"]})
+        return (
+            f"{better} scores above {worse} by {evidence}, but the fair comparison was not made: "
+            f"add {_list(wanted)} to IIC_METHODS."
+        )
+    failed = next(t for t in claim["twins"] if t["interval"][0] <= 0)
+    return (
+        f"{better} scores above {worse} by {evidence}, but not in the fair comparison: `{failed['better']}` over "
+        f"`{failed['worse']}` by {_number(failed['value'])} ({_range(failed['interval'])})."
+    )
+
+
+def _contradicted(claim: dict, table: dict, report: dict) -> bool:
+    """Whether the other judge's interval of the same difference lies wholly on the other side."""
+    for other in report["headline"]:
+        if other["judge"] != table["judge"] and all(other[k] == table[k] for k in ("direction", "fill")):
+            for said in other["claims"]:
+                if {said["better"], said["worse"]} == {claim["better"], claim["worse"]}:
+                    low, high = said["interval"]
+                    turned = said["better"] != claim["better"]
+                    theirs = (-high, -low) if turned else (low, high)
+                    return contradicts(tuple(claim["interval"]), theirs)
+    return False
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _range(interval: list[float]) -> str:
+    return f"{interval[0]:.3f} to {interval[1]:.3f}"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}"
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

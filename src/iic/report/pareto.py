@@ -1,0 +1,50 @@
+"""What a score costs: seconds beside it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iic.report.style import BLUE, FILLS, GREY, JUDGES, method_styles, new_figure
+
+
+def score_against_cost(report: dict) -> Any:
+    """Seconds an image against accuracy on the kept pixels: judges are rows, fills columns."""
+    tables = [t for t in report["headline"] if t["direction"] == "keep"]
+    judges = list(dict.fromkeys(t["judge"] for t in tables))
+    fills = list(dict.fromkeys(t["fill"] for t in tables))
+    options = {"sharex": True, "sharey": True}
+    figure, axes = new_figure(4.6 * len(fills) + 2.6, 3.4 * len(judges) + 0.8, len(judges), len(fills), **options)
+    styles = method_styles(list(report["methods"]))
+    for table in tables:
+        axis = axes[judges.index(table["judge"]), fills.index(table["fill"])]
+        points = []
+        for method, cell in table["methods"].items():
+            seconds, accuracy = report["methods"][method]["seconds_per_image"], cell["accuracy"]
+            low, high = cell["interval"]
+            reach = [[max(0.0, accuracy - low)], [max(0.0, high - accuracy)]]
+            axis.errorbar(seconds, accuracy, yerr=reach, capsize=2, ms=6, **{**styles[method], "ls": "none"})
+            points.append((seconds, accuracy))
+        axis.step(*zip(*_front(points), strict=True), where="post", color=BLUE, lw=0.8, alpha=0.6)
+        axis.axhline(report["chance"], color=GREY, lw=0.7, ls=":")
+        axis.set(xscale="log", ylim=(0, 1.04))
+        axis.set_title(f"{FILLS[table['fill']][0]}; judge: {JUDGES[table['judge']]}", fontsize=8)
+    for axis in axes[-1]:
+        axis.set_xlabel("seconds an image")
+    for axis in axes[:, 0]:
+        axis.set_ylabel(f"accuracy on the top {report['kept_share']:.0%}")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+    figure.suptitle(
+        f"{report['dataset']['dataset']}: score against cost, 95 % intervals; the line joins the best at each cost",
+        fontsize=10,
+    )
+    return figure
+
+
+def _front(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no cheaper one equals, cheapest first."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(points, key=lambda p: (p[0], -p[1])):
+        if not front or point[1] > front[-1][1]:
+            front.append(point)
+    return front

@@ -1,0 +1,150 @@
+"""From made-up answers of judges to cells, leads, groups, claims and sentences."""
+
+import numpy as np
+import pytest
+
+from iic.datasets import OutcomesDataset
+from iic.errors import UserError
+from iic.evaluation.outcomes import Outcomes, cells
+from iic.evaluation.report import check_made_alike
+from iic.evaluation.statistics import wilson_interval
+from iic.evaluation.summary import area_per_image, curves, headline, per_image
+from iic.evaluation.tables import cell_table
+from iic.evaluation.verdict import verdict
+from iic.params import EvaluationParams
+
+N = 400
+JUDGES = ("explained", "adapted")
+
+
+def answers(rate, *, shares=(0.2,), seeds=(0, 1), seed=0, fills=("salt_and_pepper", "mean_colour"), constant=False):
+    """A method on whose kept pixels both judges are right at this rate, image by image; ten classes."""
+    rng = np.random.default_rng(seed)
+    wanted = cells(fills, shares, seeds, JUDGES)
+    labels = np.arange(N) % 10
+    predicted = np.empty((len(wanted), N), np.int16)
+    for k, cell in enumerate(wanted):
+        right = rng.random(N) < (rate if cell.direction == "keep" else 1 - rate)
+        predicted[k] = 3 if constant else np.where(right, labels, (labels + 1 + rng.integers(0, 9, N)) % 10)
+    return Outcomes(tuple(wanted), np.arange(N), labels, labels, predicted, np.full(predicted.shape, 0.5, np.float32))
+
+
+def report(outcomes):
+    return {
+        "dataset": {"dataset": "made-up"},
+        "n_images": N,
+        "matrix_images": N,
+        "clean": {"accuracy": 1.0},
+        "kept_share": 0.2,
+        "kept_pixels": 157,
+        "methods": dict.fromkeys(outcomes),
+        "headline": headline(outcomes, 0.2, replicates=400, seed=0),
+        "curves": [],
+    }
+
+
+def known(**changes):
+    rates = {"lime": 0.6, "lrp": 0.9, "lrp_superpixel": 0.75, "lime_logit": 0.6, "random": 0.3, "sobel": 0.31} | changes
+    return {name: answers(rate, seed=i) for i, (name, rate) in enumerate(rates.items()) if rate is not None}
+
+
+def test_a_cell_is_the_mean_over_seeds_and_images():
+    o = answers(0.7)
+    way = ("explained", "keep", "salt_and_pepper")
+    rows = [k for k, c in enumerate(o.cells) if c[:3] == way]
+    assert len(rows) == 2  # two noise seeds
+    by_hand = (o.predicted[rows] == o.labels).mean(0)
+    np.testing.assert_array_equal(per_image(o, way, 0.2), by_hand)
+    cell = headline({"lime": o}, 0.2, replicates=200, seed=0)[0]["methods"]["lime"]
+    assert cell["accuracy"] == pytest.approx(by_hand.mean()) and not cell["abstains"]
+    assert cell["minus_best_control"] is None  # there is none
+    mean = headline({"lime": o}, 0.2, replicates=200, seed=0)[-1]["methods"]["lime"]  # one draw: Wilson
+    right = o.predicted[[k for k, c in enumerate(o.cells) if c[:3] == ("adapted", "remove", "mean_colour")]] == o.labels
+    assert mean["interval"] == list(wilson_interval(right.sum(), N))
+
+
+def test_the_area_is_the_mean_height_of_the_curve():
+    shares = (0.1, 0.3, 0.9)
+    o = answers(0.5, shares=shares, seeds=(0,), fills=("blur",))
+    heights = [per_image(o, ("adapted", "keep", "blur"), share) for share in shares]
+    by_hand = (0.2 * (heights[0] + heights[1]) / 2 + 0.6 * (heights[1] + heights[2]) / 2) / 0.8
+    np.testing.assert_allclose(area_per_image(o, ("adapted", "keep", "blur"), shares), by_hand)
+    table = curves({"lime": o, "random": answers(0.5, shares=shares, seeds=(0,), fills=("blur",), seed=9)},
+                   replicates=100, seed=0)[0]  # fmt: skip
+    assert table["methods"]["lime"]["area"] == pytest.approx(
+        area_per_image(o, ("explained", "keep", "blur"), shares).mean()
+    )
+    assert table["groups"] == [["lime", "random"]] or table["groups"] == [["random", "lime"]]
+
+
+def test_removing_counts_what_is_lost():
+    """Rates are turned for removal, so that the leads have the same sign."""
+    for table in report(known())["headline"]:
+        lead = table["methods"]["lrp"]["minus_best_control"]
+        assert lead["control"] in ("random", "sobel") and lead["interval"][0] > 0.4
+        assert table["groups"][0] == ["lrp"]
+        (claim,) = table["claims"]
+        assert (claim["better"], claim["worse"]) == ("lrp", "lime") and claim["supported"]
+        assert [t["better"] for t in claim["twins"]] == ["lrp_superpixel", "lrp"]
+
+
+def test_a_claim_needs_its_twins():
+    unfair = report(known(lrp_superpixel=0.5))
+    assert not any(c["supported"] for t in unfair["headline"] for c in t["claims"])
+    assert "not in the fair comparison: `lrp_superpixel` over `lime`" in verdict(unfair)
+    missing = report(known(lrp_superpixel=None))
+    assert "add `lrp_superpixel` to IIC_METHODS" in verdict(missing)
+
+
+def test_a_random_explainer_ranks_with_the_controls():
+    found = report(known(lrp=0.3))
+    grouped = [any({"lrp", "random"} <= set(group) for group in table["groups"]) for table in found["headline"]]
+    assert sum(grouped) >= 6  # of eight tables; each tells equals apart in 5 % of cases
+    leads = [table["methods"]["lrp"]["minus_best_control"]["interval"][0] for table in found["headline"]]
+    assert max(leads) < 0.03 and "`lrp` does not beat" in verdict(found)
+
+
+def test_a_judge_of_one_class_abstains():
+    found = report({name: answers(0.9, constant=True) for name in ("lime", "random")})
+    assert "it abstains" in verdict(found) and "beats" not in verdict(found)
+
+
+def test_a_contradicting_judge_is_named():
+    outcomes = known()
+    for name, turned in (("lrp", 0.6), ("lime", 0.9)):  # the second judge sees it the other way round
+        o, other = outcomes[name], answers(turned, seed=70)
+        rows = o.rows(judge="adapted")
+        o.predicted[rows] = other.predicted[rows]
+    assert "The other judge contradicts it." in verdict(report(outcomes))
+    assert "contradicts" not in verdict(report(known()))
+
+
+def test_the_table_has_a_row_for_each_cell():
+    found = report(known())
+    table = cell_table(found)
+    assert len(table) == 8 * len(found["methods"])
+    row = table[(table.judge == "explained") & (table.direction == "keep") & (table.fill == "mean_colour")].iloc[0]
+    (headline_table,) = [
+        t for t in found["headline"] if (t["judge"], t["direction"], t["fill"]) == ("explained", "keep", "mean_colour")
+    ]
+    assert row.accuracy == headline_table["methods"][row.method]["accuracy"]
+
+
+def test_outcomes_come_back_from_the_disk(tmp_path):
+    o = answers(0.5)
+    entry = OutcomesDataset(filepath=str(tmp_path / "outcomes.npz"))
+    entry.save(o)
+    back = entry.load()
+    assert back.cells == o.cells and back.made == o.made
+    np.testing.assert_array_equal(back.predicted, o.predicted)
+    assert back.predicted.dtype == np.int16 and back.probability.dtype == np.float32
+
+
+def test_outcomes_of_other_images_are_refused():
+    params = EvaluationParams()
+    made = {"model": "a", "parameters": params.model_dump(mode="json")}
+    one, other = (Outcomes(**{**vars(answers(0.5)), "made": made}) for _ in range(2))
+    other = Outcomes(**{**vars(other), "indices": one.indices[::-1]})
+    both = {"headline": {"lime": one, "lrp": other}, "matrix": {}}
+    with pytest.raises(UserError, match=r"made-up\.lrp is of other images"):
+        check_made_alike("made-up", "a", both, {}, {"evaluation": params, "attribution": params})
