@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: run test lint viz bench-training bench-attribution bench-precision bench-shapley bench-engine bench-scale
+.PHONY: run test lint viz bench-training bench-attribution bench-precision bench-shapley bench-engine bench-scale bench-evaluation \
+	bench-original
 run: $(READY)
 	$(BIN)/kedro run
 	@echo "Reports: data/08_reporting/<dataset>/accuracy_report.json/<version>/accuracy_report.json, pictures beside them."
@@ -43,6 +44,14 @@ bench-engine: $(READY)
 # Memory at 10,000 and 100,000 images, two Dask workers beside one; ARGS="--images 1000 10000 --shards 8"
 bench-scale: $(READY)
 	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/scale.py $(ARGS)
+
+# What judging costs: the matrix over its forwards, ROAD, Quantus; ARGS="--datasets mnist --images 200"
+bench-evaluation: $(READY)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/evaluation.py $(ARGS)
+
+# The original study's shortcuts and what each does to its numbers; ARGS="--datasets mnist --images 100 --budget 200"
+bench-original: $(READY)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/original.py $(ARGS)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

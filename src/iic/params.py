@@ -65,7 +65,7 @@ class AttributionParams(Block):
     n_images: PositiveInt = 200
     seed: int = Field(0, ge=0)
 
-    segmentation: Literal["slic", "grid", "pixels", "quickshift"] = "slic"
+    segmentation: Literal["slic", "grid", "pixels"] = "slic"
     segments: str | None = None  # a .npy file of your own superpixels: integers (H, W), or (test images, H, W)
     superpixels: int = Field(50, ge=2)
     compactness: PositiveFloat = 10.0

@@ -10,7 +10,7 @@ import numpy as np
 from iic.errors import UserError
 from iic.params import AttributionParams
 
-SEGMENTATIONS = ("slic", "grid", "pixels", "quickshift")
+SEGMENTATIONS = ("slic", "grid", "pixels")
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def superpixels(kind: str, image: np.ndarray, count: int, compactness: float) ->
     """Superpixels of one image.
 
     Args:
-        kind: a name of SEGMENTATIONS: SLIC; a regular grid; every pixel by itself; `lime_image`'s quickshift.
+        kind: a name of SEGMENTATIONS: SLIC; a regular grid; every pixel by itself.
         image: uint8 (C, H, W), C = 1 or 3.
         count: the number aimed at, for SLIC and grid.
         compactness: of SLIC.
@@ -40,14 +40,12 @@ def superpixels(kind: str, image: np.ndarray, count: int, compactness: float) ->
         int64 (H, W), labels 0..M-1 without gaps.
 
     Raises:
-        UserError: SLIC found fewer than two superpixels, with which nothing can be compared.
+        UserError: fewer than two superpixels were found, with which nothing can be compared.
     """
     if kind == "grid":
         return grid_superpixels(image.shape[1:], count)
     if kind == "pixels":
         return np.arange(image[0].size).reshape(image.shape[1:])
-    if kind == "quickshift":
-        return quickshift_superpixels(image)
     return slic_superpixels(image, count, compactness)
 
 
@@ -85,10 +83,10 @@ def slic_superpixels(image: np.ndarray, count: int, compactness: float) -> np.nd
 
 
 def quickshift_superpixels(image: np.ndarray) -> np.ndarray:
-    """Quickshift (Vedaldi and Soatto 2008) as `lime_image` calls it unless told otherwise.
+    """Quickshift (Vedaldi and Soatto 2008) as `lime_image` calls it unless told otherwise; grey is taken as RGB.
 
-    It is made for photographs. In images of 28 or 32 pixels a side it finds a few superpixels, sometimes a single one:
-    then LIME ranks nothing, all pixels tie, as in `lime_image`; Kernel SHAP refuses. Grey images are taken as RGB.
+    It is made for photographs. In an image of 28 or 32 pixels a side it finds a few superpixels, sometimes a single
+    one, with which nothing can be compared. Hence it is no name of SEGMENTATIONS.
 
     Args:
         image: uint8 (C, H, W), C = 1 or 3.

@@ -1,0 +1,130 @@
+"""What judging costs: the matrix over its forwards, ROAD, and the same curve by Quantus' PixelFlipping.
+
+    make bench-evaluation ARGS="--datasets mnist --images 200"
+
+First the estimate: forwards of headline and matrix for one method on this machine, times the seconds of a forward. Then
+it is measured, with the explained network as both judges (another network of its kind costs the same):
+
+- the matrix without ROAD over the pure frozen forward of as many images, side by side (asked for: at most 1.15);
+- ROAD's cells, whose systems have to be solved, on a row of their own;
+- Quantus' PixelFlipping on the same maps, steps and fill (black), in the float32 model as its users run it and with our
+  forward: its seconds over ours (asked for: 5), and how far the two curves are apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from setting import Setting
+from torch import nn
+
+from iic.evaluation.fills import FILLS, Fills
+from iic.evaluation.outcomes import EXPLAINED, GROUP, JUDGES, Cell, headline_cells, judge_maps, matrix_cells
+from iic.explainers.attributions import Attributions
+from iic.explainers.methods import explain
+from iic.params import EvaluationParams
+from iic.progress import bar
+
+STEP = 8  # pixels that PixelFlipping flips at once
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def forwards_alone(model: nn.Module, pixels: torch.Tensor, count: int) -> None:
+    """`count` images through the network, GROUP at a time, and its probabilities."""
+    for at in range(0, count, GROUP):
+        model(pixels[: min(GROUP, count - at)]).softmax(1)
+
+
+def quantus_curve(model: nn.Module, images: np.ndarray, targets: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """PixelFlipping's probabilities of the explained class, step by step: (N, steps)."""
+    import quantus
+
+    metric = quantus.PixelFlipping(
+        features_in_step=STEP * images.shape[1], perturb_baseline=0.0, normalise=False, disable_warnings=True
+    )
+    found = metric(model, images.astype(np.float32), targets, maps[:, None], softmax=True, device="cpu", batch_size=64)
+    return np.array(found)
+
+
+def our_curve(model: nn.Module, setting: Setting, maps: Attributions) -> np.ndarray:
+    """The same by the project's matrix: (N, steps)."""
+    size = maps.values[0].size
+    steps = range(STEP, size + 1, STEP)
+    black = Fills(np.zeros(setting.test.images.shape[1]), setting.train.images)
+    wanted = [Cell(EXPLAINED, "remove", "mean_colour", step / size, 0) for step in steps]
+    found = judge_maps(maps, {(EXPLAINED, "mean_colour"): model}, setting.test, black, wanted, seed=0)
+    return found.probability.T
+
+
+def bench(dataset: str, arguments: argparse.Namespace) -> None:
+    setting, params = Setting.load(dataset), EvaluationParams()
+    fast = setting.context.forward
+    indices = setting.chosen(arguments.images)
+    targets = setting.targets(indices)
+    values = explain("lrp", setting.context, setting.test.images[indices], indices, targets).values
+    maps = Attributions(values, indices, targets, {})
+    fills = Fills(setting.context.mean, setting.train.images)
+    judges = {(judge, fill): fast.model for judge in JUDGES for fill in FILLS}
+    pixels = torch.from_numpy(setting.test.images[np.resize(indices, GROUP)]).float()
+    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    forwards_alone(fast.model, pixels, 10 * GROUP)
+    one = seconds(lambda: forwards_alone(fast.model, pixels, 10 * GROUP)) / (10 * GROUP)
+    cells, test = matrix_cells(params), len(setting.test)
+    counts = {"headline": len(headline_cells(params)) * test, "matrix": len(cells) * min(params.matrix_images, test)}
+    print(f"{dataset}, {fast.precision}: a forward takes {one * 1e6:.0f} µs; estimate for one method:", end=" ")
+    print(", ".join(f"{name} {n:,} forwards, {n * one / 60:.1f} min" for name, n in counts.items()), flush=True)
+    for name, some in (("matrix without ROAD", [c for c in cells if c.fill != "road"]),
+                       ("ROAD's cells", [c for c in cells if c.fill == "road"])):  # fmt: skip
+        count = len(some) * len(indices)
+        pairs = [
+            (
+                seconds(lambda c=some: judge_maps(maps, judges, setting.test, fills, c, seed=0)),
+                seconds(lambda n=count: forwards_alone(fast.model, pixels, n)),
+            )
+            for _ in bar(f"{dataset}: {name}", "repeat")(range(arguments.repeats))
+        ]
+        whole, alone = np.median(pairs, axis=0)
+        print(f"{dataset}: {name}: {whole:.2f} s, {count:,} forwards alone {alone:.2f} s, ratio {whole / alone:.3f}")
+    _beside_quantus(dataset, setting, maps, arguments)
+
+
+def _beside_quantus(dataset: str, setting: Setting, maps: Attributions, arguments: argparse.Namespace) -> None:
+    few = slice(0, arguments.quantus_images)
+    some = Attributions(maps.values[few], maps.indices[few], maps.targets[few], {})
+    images = setting.test.images[some.indices]
+    plain, fast = setting.context.plain, setting.context.forward.model
+    # Same curve: both with the frozen float32 network. Quantus flips equal values in an order of its own.
+    theirs, ours = quantus_curve(plain, images, some.targets, some.values), our_curve(plain, setting, some)
+    steps = min(theirs.shape[1], ours.shape[1])
+    apart = np.abs(theirs[:, :steps] - ours[:, :steps])
+    mine = np.median([seconds(lambda: our_curve(fast, setting, some)) for _ in range(arguments.repeats)])
+    for name, model in (("as its users run it", setting.model.eval()), ("with our forward", fast)):
+        took = seconds(lambda m=model: quantus_curve(m, images, some.targets, some.values))
+        print(f"{dataset}: Quantus' PixelFlipping {name}: {took:.2f} s, ours {mine:.2f} s, ratio {took / mine:.1f}")
+    print(f"{dataset}: the curves' {steps} steps differ by {apart.mean():.1e} on average, {apart.max():.1e} at most")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datasets", nargs="+", default=["mnist", "cifar10"])
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--quantus-images", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    for dataset in arguments.datasets:
+        bench(dataset, arguments)
+
+
+if __name__ == "__main__":
+    main()
