@@ -5,7 +5,7 @@ import pytest
 
 from iic.datasets import OutcomesDataset
 from iic.errors import UserError
-from iic.evaluation.outcomes import Outcomes, cells
+from iic.evaluation.outcomes import Outcomes, cells, merged
 from iic.evaluation.report import check_made_alike
 from iic.evaluation.statistics import wilson_interval
 from iic.evaluation.summary import area_per_image, curves, headline, per_image
@@ -61,6 +61,13 @@ def test_a_cell_is_the_mean_over_seeds_and_images():
     mean = headline({"lime": o}, 0.2, replicates=200, seed=0)[-1]["methods"]["lime"]  # one draw: Wilson
     right = o.predicted[[k for k, c in enumerate(o.cells) if c[:3] == ("adapted", "remove", "mean_colour")]] == o.labels
     assert mean["interval"] == list(wilson_interval(right.sum(), N))
+
+
+def test_draws_are_averaged_like_noise_seeds():
+    parts = [answers(rate, seed=i) for i, rate in enumerate((0.2, 0.6))]
+    way = ("adapted", "remove", "mean_colour")
+    expected = (per_image(parts[0], way, 0.2) + per_image(parts[1], way, 0.2)) / 2
+    np.testing.assert_allclose(per_image(merged(parts), way, 0.2), expected)
 
 
 def test_the_area_is_the_mean_height_of_the_curve():

@@ -22,6 +22,7 @@ _PURPOSES = (
     "randomisation",
     "additive",
     "donor",
+    "redrawn",
 )
 
 

@@ -8,8 +8,8 @@ memory does not grow with the number of images but by a few bytes each.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -105,6 +105,17 @@ class Outcomes:
     def same(self, rows: np.ndarray) -> np.ndarray:
         """bool (len(rows), N): whether it names the class that was explained."""
         return self.predicted[rows] == self.targets
+
+
+def merged(parts: Sequence[Outcomes]) -> Outcomes:
+    """Several draws of one method as one: equal cells stand for a draw each, and are averaged like noise seeds."""
+    first = parts[0]
+    return replace(
+        first,
+        cells=tuple(cell for part in parts for cell in part.cells),
+        predicted=np.concatenate([part.predicted for part in parts]),
+        probability=np.concatenate([part.probability for part in parts]),
+    )
 
 
 def judge_maps(

@@ -53,7 +53,7 @@ def check_made_alike(
     for kind, found in outcomes.items():
         first = next(iter(found.values()))
         for method, o in found.items():
-            if not np.array_equal(o.indices, first.indices) or o.cells != first.cells:
+            if not np.array_equal(o.indices, first.indices) or {c[:4] for c in o.cells} != {c[:4] for c in first.cells}:
                 raise UserError(
                     f"The {kind} of {dataset}.{method} is of other images or cells than the rest: run evaluation again."
                 )

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+
+from iic.draws import generator
+from iic.explainers.attributions import Attributions
 
 
 def random_pixels(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Independent uniform values: float64 (H, W)."""
     return rng.random(shape)
+
+
+def random_again(maps: Attributions, seed: int, draw: int) -> Attributions:
+    """Random maps of the same images, another draw of them: 1, 2, …"""
+    shape = maps.values.shape[1:]
+    values = [random_pixels(shape, generator("redrawn", seed, index, draw)) for index in maps.indices]
+    return replace(maps, values=np.stack(values).astype(np.float32), folder=None)
 
 
 def sobel_edges(image: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,15 @@ from iic.explainers.attributions import Attributions
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
 from iic.progress import bar
 
+RANDOM_DRAWS = 5  # of the random pixels, averaged: the luck of one draw is no control
+
 
 def train_judges(
     params: EvaluationParams, training: TrainingParams, model: Any, train: ImageSet, card: dict, dataset: str
 ) -> dict[str, dict]:
     """The second judges' weights: for each fill those of a copy of the network that has seen masked images."""
+    from functools import partial
+
     from iic.evaluation.judges import fine_tune
     from iic.evaluation.outcomes import wanted_fills
 
@@ -52,8 +55,9 @@ def judge_method(
     """What both judges say of the method's maps: the headline on all explained images, the matrix on some of them."""
     from iic.classifiers.inference import fingerprint, freeze
     from iic.evaluation.degradation import tied_share
-    from iic.evaluation.outcomes import headline_cells, judge_maps, matrix_cells
+    from iic.evaluation.outcomes import headline_cells, judge_maps, matrix_cells, merged
     from iic.evaluation.panel import fast_judges
+    from iic.explainers.controls import random_again
 
     fills = _fills(train, card)
     fast = fast_judges(model, judges, train, fills, params)
@@ -63,21 +67,22 @@ def judge_method(
         "precision": {"/".join(key): forward.precision for key, forward in fast.items()},
         "tied_share": tied_share(np.asarray(maps.values)),
     }
-    show = partial(
-        judge_maps,
-        maps,
-        {key: forward.model for key, forward in fast.items()},
-        test,
-        fills,
-        seed=params.seed,
-        made=made,
-    )
-    headline = show(wanted=headline_cells(params), progress=bar(f"{dataset}: {method}, headline", "group"))
-    matrix = show(
-        wanted=matrix_cells(params),
-        count=params.matrix_images,
-        progress=bar(f"{dataset}: {method}, matrix", "group"),
-    )
+    forwards = {key: forward.model for key, forward in fast.items()}
+    draws = [maps]
+    if method == "random":
+        draws += [random_again(maps, params.seed, draw) for draw in range(1, RANDOM_DRAWS)]
+
+    def judged(part: str, cells: list, count: int | None) -> Outcomes:
+        show = bar(f"{dataset}: {method}, {part}", "group")
+        return merged(
+            [
+                judge_maps(one, forwards, test, fills, cells, seed=params.seed, count=count, made=made, progress=show)
+                for one in draws
+            ]
+        )
+
+    headline = judged("headline", headline_cells(params), None)
+    matrix = judged("matrix", matrix_cells(params), params.matrix_images)
     return headline, matrix
 
 
