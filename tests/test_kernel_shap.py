@@ -198,3 +198,8 @@ def test_masks_that_determine_nothing_are_refused():
     masks = np.array([[True, False, False], [True, False, False], [True, False, False]])
     with pytest.raises(UserError, match="do not determine Kernel SHAP's values"):
         weighted_shapley_values(masks, np.ones(3), np.ones(3), 0.0, 1.0)
+
+
+def test_one_superpixel_is_refused():
+    with pytest.raises(UserError, match="one superpixel only"):
+        draw_coalitions(1, 100, np.random.default_rng(0))

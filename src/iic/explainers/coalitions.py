@@ -63,9 +63,11 @@ def draw_coalitions(superpixels: int, budget: int, rng: np.random.Generator, pow
         power: sizes are drawn in proportion to the kernel's mass to this power.
 
     Raises:
-        UserError: a budget below 2 M, too few for the regression.
+        UserError: fewer than two superpixels, or a budget below 2 M, too few for the regression.
     """
     m = superpixels
+    if m < 2:
+        raise UserError("An image has one superpixel only, and nothing to compare it with: ask for more superpixels.")
     if budget < min(2 * m, 2**m - 2):
         raise UserError(
             f"A budget of {budget} masks is too small for {m} superpixels: Kernel SHAP needs at least {2 * m}."
