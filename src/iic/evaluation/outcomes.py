@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from iic.classifiers.inference import predict_logits
+from iic.classifiers.precision import keep_freed_memory
 from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.evaluation.degradation import pixel_ranks
@@ -144,10 +145,11 @@ def judge_maps(
         progress: wraps the groups of images, such as tqdm.
 
     Raises:
-        UserError: maps of images beyond the test set.
+        UserError: maps of images beyond the test set; a judge whose output is not finite.
     """
     if maps.indices.max() >= len(test):
         raise UserError("The attributions are of images beyond the test set: run the attribution pipeline again.")
+    keep_freed_memory()
     indices, targets = maps.indices[:count], maps.targets[:count]
     predicted = np.empty((len(wanted), len(indices)), np.int16)
     probability = np.empty((len(wanted), len(indices)), np.float32)
@@ -161,6 +163,8 @@ def judge_maps(
         for way, pixels in _degraded(images, ranks, indices[some], fills, list(ways)):
             for k in ways[way]:
                 logits = predict_logits(judges[wanted[k].judge, wanted[k].fill], pixels, GROUP)
+                if not logits.isfinite().all():
+                    raise UserError(f"The {wanted[k].judge} judge's output is not finite for {way[1]}: train it again.")
                 predicted[k, some] = logits.argmax(1)
                 chosen = torch.from_numpy(targets[some])[:, None]
                 probability[k, some] = logits.softmax(1).gather(1, chosen)[:, 0]
@@ -176,23 +180,29 @@ def _degraded(
     """
     size = ranks[0].size
     shown = torch.from_numpy(images).to(torch.float32, memory_format=torch.channels_last)
-    pictures: dict[tuple[str, int], torch.Tensor] = {}
-    imputed: tuple[tuple, np.ndarray] | None = None
+    pictures: dict[tuple[str, int], torch.Tensor] = {}  # of ROAD the noise
+    imputed: tuple[tuple, torch.Tensor] | None = None
     for way in sorted(ways, key=lambda w: (w[1], w[0], w[2], w[3])):
         direction, fill, share, seed = way
         top = ranks < round(share * size)
         keep = top if direction == "keep" else ~top
+        if (fill, seed) not in pictures:
+            road = fill == "road"
+            made = (
+                imputation_noise(indices, images.shape[1:], seed)
+                if road
+                else fills.picture(fill, images, indices, seed)
+            )
+            pictures[fill, seed] = _as_network_likes(np.asarray(made, np.float32))
+        picture = pictures[fill, seed]
         if fill == "road":
             if imputed is None or imputed[0] != (direction, share):
-                imputed = ((direction, share), linear_imputation(images, keep))
-            picture = torch.from_numpy(imputed[1] + imputation_noise(indices, images.shape[1:], seed))
-        else:
-            if (fill, seed) not in pictures:
-                made = np.asarray(fills.picture(fill, images, indices, seed), np.float32)
-                pictures[fill, seed] = (
-                    torch.from_numpy(made).contiguous(memory_format=torch.channels_last)
-                    if made.ndim == 4
-                    else torch.from_numpy(made)
-                )
-            picture = pictures[fill, seed]
+                imputed = ((direction, share), _as_network_likes(linear_imputation(images, keep)))
+            picture = imputed[1] + picture
         yield way, torch.where(torch.from_numpy(keep)[:, None], shown, picture)
+
+
+def _as_network_likes(pixels: np.ndarray) -> torch.Tensor:
+    """In channels_last layout, if it is whole images."""
+    tensor = torch.from_numpy(pixels)
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
