@@ -7,6 +7,7 @@ from iic.datasets import OutcomesDataset
 from iic.errors import UserError
 from iic.evaluation.outcomes import Outcomes, cells, merged
 from iic.evaluation.report import check_made_alike
+from iic.evaluation.seeds import across_seeds, newest_by_seed, sentences
 from iic.evaluation.statistics import wilson_interval
 from iic.evaluation.summary import area_per_image, curves, headline, per_image
 from iic.evaluation.tables import cell_table
@@ -155,3 +156,25 @@ def test_outcomes_of_other_images_are_refused():
     both = {"headline": {"lime": one, "lrp": other}, "matrix": {}}
     with pytest.raises(UserError, match=r"made-up\.lrp is of other images"):
         check_made_alike("made-up", "a", both, {}, {"evaluation": params, "attribution": params})
+
+
+def of_seed(seed, **changes):
+    found = report(known(**changes))
+    return {**found, "parameters": {"training": {"seed": seed, "epochs": 3}, "evaluation": {}}}
+
+
+def test_a_claim_needs_its_sign_in_all_training_seeds():
+    good = across_seeds(newest_by_seed([of_seed(0), of_seed(1, lrp=0.8), of_seed(2, lrp=0.7)]))
+    assert all(claim["supported"] for table in good for claim in table["claims"])
+    bad = across_seeds(newest_by_seed([of_seed(0), of_seed(1, lrp=0.5), of_seed(2)]))
+    (claim,) = bad[0]["claims"]
+    assert not claim["supported"] and claim["by_seed"][1] < 0 < claim["by_seed"][0]
+    assert bad[0]["leads"]["lrp"][2] > 0.5 and "does not hold" in sentences(bad)
+
+
+def test_reports_of_other_parameters_are_no_seeds():
+    other = of_seed(1)
+    other["parameters"]["training"]["epochs"] = 9
+    with pytest.raises(UserError, match="1 training seed"):
+        newest_by_seed([other, of_seed(0)])
+    assert list(newest_by_seed([other, of_seed(2), of_seed(0), of_seed(2)])) == [0, 2]

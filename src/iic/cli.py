@@ -73,3 +73,29 @@ def ship(datasets: tuple[str, ...]) -> None:
                 click.echo(ship_posterior(context.catalog, dataset, project))
     except UserError as error:
         raise click.ClickException(str(error)) from None
+
+
+@cli.command(name="seeds")
+@click.argument("datasets", nargs=-1, required=True)
+def seeds(datasets: tuple[str, ...]) -> None:
+    """Compare the newest accuracy reports of DATASETS over training seeds, and save what holds in all."""
+    import json
+    import os
+
+    from kedro.framework.session import KedroSession
+
+    from iic.evaluation.seeds import across_seeds, newest_by_seed, sentences
+    from iic.selection import project_folder
+
+    os.environ["IIC_DATASETS"] = ",".join(datasets)
+    project = project_folder()
+    try:
+        with KedroSession.create(project_path=project) as session:
+            catalog = session.load_context().catalog
+            for dataset in datasets:
+                files = sorted((project / "data/08_reporting" / dataset).glob("accuracy_report.json/*/*_report.json"))
+                found = across_seeds(newest_by_seed(json.loads(file.read_text()) for file in files))
+                catalog[f"{dataset}.seeds_report"].save(found)
+                click.echo(f"{dataset}\n{sentences(found)}")
+    except UserError as error:
+        raise click.ClickException(str(error)) from None

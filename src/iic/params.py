@@ -114,8 +114,15 @@ class EvaluationParams(Block):
     shares: tuple[float, ...] = Field((0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9), min_length=2, strict=False)
     matrix_images: PositiveInt = 1000
     matrix_seeds: tuple[NonNegativeInt, ...] = Field((0, 1), min_length=1, strict=False)
+    properties_images: PositiveInt = 200  # explained images for complexity, faithfulness, localisation, agreement
+    sanity_images: PositiveInt = 20  # explained again on noisy copies and by randomised networks
     judge_epochs: PositiveInt = 2  # for which the second judge sees masked training images
-    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # of the judges' forwards
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # of the forwards of judges and faithfulness
+    leakage_images: PositiveInt = 300  # training images whose masks the mask network learns; a full study takes 5,000
+    shortcut_class: NonNegativeInt = 0  # the class whose training images carry the planted watermark
+    shortcut_share: float = Field(0.8, gt=0, le=1)  # of that class's training images
+    shortcut_epochs: PositiveInt = 6  # of the copy trained with it; at most the network's own: watermarks are easy
+    shortcut_images: int = Field(50, ge=10)  # marked test images that are explained
     bootstrap: int = Field(2000, ge=100)
     per_class: PositiveInt = 3  # rows of each class in the visual comparison
     seed: int = Field(0, ge=0)
