@@ -23,6 +23,8 @@ SMALL = {
             "judge_epochs": 1,
             "shares": [0.2, 0.5],
             "matrix_images": 20,
+            "properties_images": 10,
+            "sanity_images": 2,
         },
         "bayesian": {"hidden": [32], "epochs": 2, "samples": 10, "noise_images": 100},
     },
@@ -36,6 +38,8 @@ SMALL = {
             "judge_epochs": 1,
             "shares": [0.2, 0.5],
             "matrix_images": 20,
+            "properties_images": 10,
+            "sanity_images": 2,
         },
     },
 }

@@ -26,7 +26,14 @@ PARAMETERS = {
         n_images=12, budget=110, superpixels=20, compactness=0.1, gradient_steps=4
     ),
     "params:digits.evaluation": EvaluationParams(
-        noise_seeds=(0,), bootstrap=100, per_class=1, judge_epochs=1, shares=(0.2, 0.6), matrix_images=10
+        noise_seeds=(0,),
+        bootstrap=100,
+        per_class=1,
+        judge_epochs=1,
+        shares=(0.2, 0.6),
+        matrix_images=10,
+        properties_images=6,
+        sanity_images=1,
     ),
     "params:digits.bayesian": BayesianParams(hidden=(16,), epochs=1, samples=5, noise_images=20),
 }

@@ -96,6 +96,9 @@ def test_pictures_have_content(finished_run):
         "accuracy.png",
         "curves.png",
         "cost.png",
+        "agreement.png",
+        "properties.png",
+        "randomisation.png",
         "visual_comparison.png",
         "bayesian.png",
     }

@@ -120,7 +120,7 @@ class EvaluationParams(Block):
     precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # of the forwards of judges and faithfulness
     leakage_images: PositiveInt = 300  # training images whose masks the mask network learns; a full study takes 5,000
     shortcut_class: NonNegativeInt = 0  # the class whose training images carry the planted watermark
-    shortcut_share: float = Field(0.8, gt=0, le=1)  # of that class's training images
+    shortcut_share: float = Field(1.0, gt=0, le=1)  # of that class's training images; below 1 it may not be taken
     shortcut_epochs: PositiveInt = 6  # of the copy trained with it; at most the network's own: watermarks are easy
     shortcut_images: int = Field(50, ge=10)  # marked test images that are explained
     bootstrap: int = Field(2000, ge=100)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from kedro.pipeline import Node, Pipeline
 
-from iic.pipelines.evaluation import nodes
+from iic.pipelines.evaluation import nodes, property_nodes
 from iic.pipelines.wiring import with_names
 
 
@@ -15,6 +15,7 @@ def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...]) -> Pipe
     return Pipeline(
         [_judges(d) for d in datasets]
         + [_judge(d, m) for d in datasets for m in methods]
+        + [_describe(d, m) for d in datasets for m in methods]
         + [node for d in datasets for node in _reports(d, methods)]
     )
 
@@ -53,6 +54,24 @@ def _judge(d: str, method: str) -> Node:
     )
 
 
+def _describe(d: str, method: str) -> Node:
+    return Node(
+        func=with_names(property_nodes.describe_method, dataset=d, method=method),
+        inputs={
+            "params": f"params:{d}.evaluation",
+            "attribution": f"params:{d}.attribution",
+            "maps": f"{d}.{method}.attributions",
+            "model": f"{d}.model",
+            "train": f"{d}.train",
+            "test": f"{d}.test",
+            "card": f"{d}.data_card",
+        },
+        outputs=f"{d}.{method}.properties",
+        name="describe_method",
+        namespace=f"{d}.{method}",
+    )
+
+
 def _reports(d: str, methods: tuple[str, ...]) -> list[Node]:
     namespace = f"{d}.evaluation"
 
@@ -85,6 +104,7 @@ def _reports(d: str, methods: tuple[str, ...]) -> list[Node]:
         of_report(nodes.draw_accuracy, "accuracy_plot"),
         of_report(nodes.draw_curves, "curves_plot"),
         of_report(nodes.draw_cost, "cost_plot"),
+        *_beyond_degradation(d, methods, namespace),
         Node(
             func=nodes.compare_visually,
             inputs={
@@ -97,4 +117,33 @@ def _reports(d: str, methods: tuple[str, ...]) -> list[Node]:
             name="compare_visually",
             namespace=namespace,
         ),
+    ]
+
+
+def _beyond_degradation(d: str, methods: tuple[str, ...], namespace: str) -> list[Node]:
+    properties = {m: f"{d}.{m}.properties" for m in methods}
+
+    def drawn(func: Callable, output: str) -> Node:
+        return Node(
+            func=with_names(func, dataset=d), inputs=properties, outputs=f"{d}.{output}", name=func.__name__,
+            namespace=namespace,
+        )  # fmt: skip
+
+    return [
+        Node(
+            func=property_nodes.compare_maps,
+            inputs={"params": f"params:{d}.evaluation", **{m: f"{d}.{m}.attributions" for m in methods}},
+            outputs=f"{d}.agreement",
+            name="compare_maps",
+            namespace=namespace,
+        ),
+        Node(
+            func=property_nodes.draw_agreement,
+            inputs=f"{d}.agreement",
+            outputs=f"{d}.agreement_plot",
+            name="draw_agreement",
+            namespace=namespace,
+        ),
+        drawn(property_nodes.draw_properties, "properties_plot"),
+        drawn(property_nodes.draw_randomisation, "randomisation_plot"),
     ]
