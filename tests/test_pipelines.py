@@ -34,6 +34,9 @@ PARAMETERS = {
         matrix_images=10,
         properties_images=6,
         sanity_images=1,
+        leakage_images=20,
+        shortcut_epochs=1,
+        shortcut_images=10,
     ),
     "params:digits.bayesian": BayesianParams(hidden=(16,), epochs=1, samples=5, noise_images=20),
 }
@@ -94,9 +97,9 @@ def test_a_twin_brings_what_it_is_derived_from(tmp_path):
     assert {node.namespace for node in pipeline.nodes} == {"digits.lrp", "digits.lrp_blurred"}
 
 
-def test_evaluation(memory):
+def test_evaluation(memory, tmp_path):
     methods = (*DEFAULT, "kernel_shap_blurred", "grad_cam", "lrp_mean_map", "lrp_random_weights")
-    outputs = run(evaluation(DIGITS, methods), memory)
+    outputs = run(evaluation(DIGITS, methods, tmp_path), memory)
     report = outputs["digits.accuracy_report"]
     assert tuple(report["methods"]) == methods and report["n_images"] == 12 and report["matrix_images"] == 10
     assert len(report["headline"]) == 2 * 2 * 2 and len(report["curves"]) == 2 * 2 * 5

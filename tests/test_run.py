@@ -99,6 +99,8 @@ def test_pictures_have_content(finished_run):
         "agreement.png",
         "properties.png",
         "randomisation.png",
+        "leakage.png",
+        "shortcut.png",
         "visual_comparison.png",
         "bayesian.png",
     }

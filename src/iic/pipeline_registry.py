@@ -21,7 +21,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     prepared = data_prep(datasets)
     trained = training(datasets, project_folder())
     attributed = attribution(datasets, methods, project_folder())
-    evaluated = evaluation(datasets, methods)
+    evaluated = evaluation(datasets, methods, project_folder())
     bayes = bayesian(one_channel(datasets, configured_parameters()), methods, project_folder())
     everything = prepared + trained + attributed + evaluated + bayes
     return {

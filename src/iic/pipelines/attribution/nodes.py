@@ -31,17 +31,17 @@ def explain_images(
     """Maps of the selected test images, and what they cost."""
     from iic.explainers.work import explain_images as explain
 
-    labels = _own_labels(params, test, project)
+    labels = own_labels(params, test, project)
     # Relevance and gradients are always float32; 8 bits and bfloat16 are for methods that ask for outputs only.
     precision = params.precision if base_of(method) in SAMPLED else "float32"
-    context, identity = _context(params, train, card, model, Segmenter(params, labels), precision)
+    context, identity = context_of(params, train, card, model, Segmenter(params, labels), precision)
     indices = select_images(test.labels, params.n_images, params.seed)
-    targets = _classes(context, test.images[indices], dataset)
+    targets = explained_classes(context, test.images[indices], dataset)
     if method.endswith(RANDOM_WEIGHTS):  # the class is still the one that the trained network names
         from iic.evaluation.randomisation import random_weights
 
-        other = random_weights(model, _sample(train), params.seed)
-        context, _ = _context(params, train, card, other, Segmenter(params, labels), precision)
+        other = random_weights(model, sample_of(train), params.seed)
+        context, _ = context_of(params, train, card, other, Segmenter(params, labels), precision)
     made = {
         "method": method,
         "parameters": params.model_dump(mode="json"),
@@ -57,7 +57,7 @@ def explain_images(
     return maps, _cost(maps, seconds)
 
 
-def _context(
+def context_of(
     params: AttributionParams,
     train: ImageSet,
     card: dict,
@@ -70,20 +70,20 @@ def _context(
     from iic.classifiers.precision import fast_forward
     from iic.explainers.context import Context
 
-    forward = fast_forward(model, _sample(train), precision, params.device)
+    forward = fast_forward(model, sample_of(train), precision, params.device)
     frozen = freeze(model)
     identity = fingerprint(frozen)
     mean = np.array(card["train"]["mean"])
     return Context(frozen.to(forward.device), forward, mean, params, segmenter), identity
 
 
-def _sample(train: ImageSet) -> Any:
+def sample_of(train: ImageSet) -> Any:
     import torch
 
     return torch.from_numpy(train.images[np.linspace(0, len(train) - 1, min(SAMPLE, len(train)), dtype=int)])
 
 
-def _classes(context: Any, images: np.ndarray, dataset: str) -> np.ndarray:
+def explained_classes(context: Any, images: np.ndarray, dataset: str) -> np.ndarray:
     """The predicted classes, in float32."""
     import torch
 
@@ -108,14 +108,14 @@ def derive_maps(
     from iic.explainers.work import derive_images
 
     made = {**source.made, "method": method, "derived_from": source_of(method)}
-    segmenter = Segmenter(params, _own_labels(params, test, project))
+    segmenter = Segmenter(params, own_labels(params, test, project))
     folder = _folder(project, dataset, method)
     with counter(f"{dataset}: {method}", "image", len(source.indices)) as tick:
         maps, seconds = derive_images(method, source, test.images, segmenter, params, folder, made=made, tick=tick)
     return maps, _cost(maps, cost["seconds"] + seconds)
 
 
-def _own_labels(params: AttributionParams, test: ImageSet, project: Path) -> np.ndarray | None:
+def own_labels(params: AttributionParams, test: ImageSet, project: Path) -> np.ndarray | None:
     if params.segments is None:
         return None
     return load_label_map(project / params.segments, len(test), test.images.shape[2:])

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from kedro.pipeline import Node, Pipeline
 
-from iic.pipelines.evaluation import nodes, property_nodes
+from iic.pipelines.evaluation import leak_nodes, nodes, property_nodes
 from iic.pipelines.wiring import with_names
 
 
-def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...]) -> Pipeline:
-    """Per dataset the second judges, what both judges say of each method, and the reports."""
+def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...], project: Path) -> Pipeline:
+    """Per dataset the second judges, what both judges say of each method, what else is known of it, and the reports."""
     return Pipeline(
-        [_judges(d) for d in datasets]
-        + [_judge(d, m) for d in datasets for m in methods]
-        + [_describe(d, m) for d in datasets for m in methods]
-        + [node for d in datasets for node in _reports(d, methods)]
+        [node for d in datasets for m in methods for node in (_judge(d, m), _describe(d, m), _leak(d, m, project))]
+        + [node for d in datasets for node in (_judges(d), *_shortcut(d, methods, project), *_reports(d, methods))]
     )
 
 
@@ -70,6 +69,58 @@ def _describe(d: str, method: str) -> Node:
         name="describe_method",
         namespace=f"{d}.{method}",
     )
+
+
+def _leak(d: str, method: str, project: Path) -> Node:
+    return Node(
+        func=with_names(leak_nodes.leak_method, dataset=d, method=method, project=project),
+        inputs={
+            "params": f"params:{d}.evaluation",
+            "attribution": f"params:{d}.attribution",
+            "maps": f"{d}.{method}.attributions",
+            "model": f"{d}.model",
+            "train": f"{d}.train",
+            "test": f"{d}.test",
+            "card": f"{d}.data_card",
+        },
+        outputs=f"{d}.{method}.leakage",
+        name="leak_method",
+        namespace=f"{d}.{method}",
+    )
+
+
+def _shortcut(d: str, methods: tuple[str, ...], project: Path) -> list[Node]:
+    """A network with a planted shortcut, and which methods find it."""
+    images = {name: f"{d}.{name}" for name in ("train", "test")} | {"card": f"{d}.data_card"}
+    return [
+        Node(
+            func=with_names(leak_nodes.plant_shortcut, dataset=d),
+            inputs={"params": f"params:{d}.evaluation", "training": f"params:{d}.training", **images},
+            outputs=[f"{d}.shortcut_model", f"{d}.planted"],
+            name="plant_shortcut",
+            namespace=f"{d}.shortcut",
+        ),
+        Node(
+            func=with_names(leak_nodes.find_shortcut, dataset=d, methods=methods, project=project),
+            inputs={
+                "params": f"params:{d}.evaluation",
+                "attribution": f"params:{d}.attribution",
+                "network": f"{d}.shortcut_model",
+                "planted": f"{d}.planted",
+                **images,
+            },
+            outputs=f"{d}.shortcut",
+            name="find_shortcut",
+            namespace=f"{d}.shortcut",
+        ),
+        Node(
+            func=leak_nodes.draw_shortcut,
+            inputs=f"{d}.shortcut",
+            outputs=f"{d}.shortcut_plot",
+            name="draw_shortcut",
+            namespace=f"{d}.shortcut",
+        ),
+    ]
 
 
 def _reports(d: str, methods: tuple[str, ...]) -> list[Node]:
@@ -142,6 +193,13 @@ def _beyond_degradation(d: str, methods: tuple[str, ...], namespace: str) -> lis
             inputs=f"{d}.agreement",
             outputs=f"{d}.agreement_plot",
             name="draw_agreement",
+            namespace=namespace,
+        ),
+        Node(
+            func=with_names(leak_nodes.draw_leakage, dataset=d),
+            inputs={m: f"{d}.{m}.leakage" for m in methods},
+            outputs=f"{d}.leakage_plot",
+            name="draw_leakage",
             namespace=namespace,
         ),
         drawn(property_nodes.draw_properties, "properties_plot"),

@@ -1,0 +1,232 @@
+"""Nodes for what a mask's shape gives away, and for the planted shortcut."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iic.data.images import ImageSet
+from iic.errors import UserError
+from iic.explainers.attributions import Attributions, select_images
+from iic.explainers.names import EXPLAINERS, RANDOM_WEIGHTS, SAMPLED, base_of, source_of
+from iic.explainers.segmentation import Segmenter
+from iic.params import AttributionParams, EvaluationParams, TrainingParams
+from iic.pipelines.attribution.nodes import context_of, explained_classes, own_labels, sample_of
+from iic.pipelines.training.nodes import train_model
+from iic.progress import bar, counter
+
+COMPARED = ("random", "centre")  # controls that stand beside the explainers: one knows nothing, one looks elsewhere
+
+
+def leak_method(
+    params: EvaluationParams,
+    attribution: AttributionParams,
+    maps: Attributions,
+    model: Any,
+    train: ImageSet,
+    test: ImageSet,
+    card: dict,
+    dataset: str,
+    method: str,
+    project: Path,
+) -> dict:
+    """What the method's masks give away of the explained class, read by a network trained on masks of training images.
+
+    `n` is the number of these; 0, with a `reason`, where the method cannot explain training images as it does test
+    images.
+    """
+    from iic.evaluation.leaks import Behind, lacks_superpixels, mask_leakage, training_maps
+
+    labels = own_labels(attribution, test, project)
+    if lacks_superpixels(method, attribution, labels):
+        return {"method": method, "n": 0, "reason": "attribution.segments holds superpixels of the test images only"}
+    chosen = select_images(train.labels, min(params.leakage_images, len(train)), params.seed)
+    segmenter = Segmenter(attribution, labels)
+    context, identity, targets = _explainer(attribution, train, card, model, segmenter, method, chosen, dataset)
+    _check_made_alike(maps, identity, attribution, dataset, method)
+    made = {
+        "images": "training",
+        "parameters": attribution.model_dump(mode="json"),
+        "model": identity,
+        "data": card["train"]["sha256"],
+        "precision": context.forward.precision,
+        "device": context.forward.device,
+    }
+    folder = project / "data" / "07_attributions" / dataset / method / "training"
+    passes = 1 if source_of(method) is None else 2
+    with counter(f"{dataset}: {method}, training images", "image", passes * len(chosen)) as tick:
+        behind = Behind(train.images, len(test))
+        ours = training_maps(method, context, behind, len(test) + chosen, targets, folder, made=made, tick=tick)
+    found = mask_leakage(
+        ours,
+        maps,
+        share=params.keep,
+        classes=len(card["train"]["images_per_class"]),
+        seed=params.seed,
+        progress=bar(f"{dataset}: {method}, leakage", "step"),
+    )
+    shutil.rmtree(folder)
+    return {"method": method, "n": len(chosen), **found, "kept_share": params.keep, "made": ours.made}
+
+
+def _explainer(
+    attribution: AttributionParams,
+    train: ImageSet,
+    card: dict,
+    model: Any,
+    segmenter: Segmenter,
+    method: str,
+    chosen: np.ndarray,
+    dataset: str,
+) -> tuple[Any, str, np.ndarray]:
+    """How the method explains, the network's fingerprint, and the predicted classes of the chosen training images."""
+    precision = _precision(attribution, method)
+    context, identity = context_of(attribution, train, card, model, segmenter, precision)
+    targets = explained_classes(context, train.images[chosen], dataset)
+    if method.endswith(RANDOM_WEIGHTS):  # the class is still the one that the trained network names
+        from iic.evaluation.randomisation import random_weights
+
+        other = random_weights(model, sample_of(train), attribution.seed)
+        context, _ = context_of(attribution, train, card, other, segmenter, precision)
+    return context, identity, targets
+
+
+def _precision(attribution: AttributionParams, method: str) -> str:
+    """Of the forwards: faster ones are for methods that ask for outputs only."""
+    return attribution.precision if base_of(method) in SAMPLED else "float32"
+
+
+def _check_made_alike(
+    maps: Attributions, identity: str, attribution: AttributionParams, dataset: str, method: str
+) -> None:
+    """Masks of training and test images are only comparable if the same network and parameters made them."""
+    if maps.made["model"] != identity or maps.made["parameters"] != attribution.model_dump(mode="json"):
+        raise UserError(
+            f"The maps of {dataset}.{method} were made with another network or other parameters: "
+            "run `kedro run --pipelines attribution` again, without --only-missing-outputs."
+        )
+
+
+def plant_shortcut(
+    params: EvaluationParams, training: TrainingParams, train: ImageSet, test: ImageSet, card: dict, dataset: str
+) -> tuple[Any, dict]:
+    """A network that was trained with a watermark on most images of one class, and whether it goes by it."""
+    from iic.classifiers.inference import fingerprint, freeze
+    from iic.evaluation.scores import correct, proportion
+    from iic.evaluation.shortcut import plant, shortcut_taken
+
+    planted = plant(train, test, params.shortcut_class, share=params.shortcut_share, seed=params.seed)
+    epochs = min(training.epochs, params.shortcut_epochs)
+    # Small windows would cut the watermark off.
+    recipe = training.model_copy(update={"weights": "trained", "epochs": epochs, "crop_epochs": 0})
+    network, _ = train_model(recipe, planted.train, card, f"{dataset}, with a shortcut")
+    frozen = freeze(network)
+    show = bar(f"{dataset}: shortcut", "batch")
+    return network, {
+        "dataset": dataset,
+        "marked_class": params.shortcut_class,
+        "class_name": list(card["train"]["images_per_class"])[params.shortcut_class],
+        "share": params.shortcut_share,
+        "seed": params.seed,
+        "epochs": epochs,
+        "test": proportion(correct(frozen, test.images, test.labels, show)),
+        **shortcut_taken(frozen, planted, show),
+        "model": fingerprint(frozen),
+    }
+
+
+def find_shortcut(
+    params: EvaluationParams,
+    attribution: AttributionParams,
+    network: Any,
+    planted: dict,
+    test: ImageSet,
+    train: ImageSet,
+    card: dict,
+    dataset: str,
+    methods: tuple[str, ...],
+    project: Path,
+) -> dict:
+    """Whether each explainer points at the watermark, in test images that the watermark alone made the marked class.
+
+    Where nothing can be said, `reason` says why, `methods` is empty and `example` null.
+    """
+    from iic.classifiers.inference import fingerprint, freeze
+    from iic.evaluation.planted import turned_images, why_silent
+    from iic.evaluation.shortcut import plant
+
+    frozen = freeze(network)
+    if fingerprint(frozen) != planted["model"]:
+        raise UserError(
+            f"The planted shortcut of {dataset} was measured on another network: "
+            "run `kedro run --pipelines evaluation` again, without --only-missing-outputs."
+        )
+    data = plant(train, test, planted["marked_class"], share=planted["share"], seed=planted["seed"])
+    turned = turned_images(frozen, data, bar(f"{dataset}: shortcut", "batch"))
+    result = {
+        **{key: planted[key] for key in ("dataset", "marked_class", "class_name", "taken", "model")},
+        "turned": len(turned),
+        "reason": why_silent(planted, len(turned), planted["class_name"]),
+        "parameters": attribution.model_dump(mode="json"),
+    }
+    if result["reason"] is not None:
+        return {**result, "n_images": 0, "methods": {}, "example": None}
+    order = select_images(test.labels[turned], min(params.shortcut_images, len(turned)), params.seed)
+    indices = turned[order]
+    segmenter = Segmenter(attribution, own_labels(attribution, test, project))
+    wanted = (*(m for m in methods if m in EXPLAINERS), *COMPARED)
+    contexts = {
+        precision: context_of(attribution, train, card, network, segmenter, precision)[0]
+        for precision in {_precision(attribution, m) for m in wanted}
+    }
+    explained = {
+        m: _explain(m, contexts[_precision(attribution, m)], data, indices, f"{dataset}: shortcut, {m}") for m in wanted
+    }
+    return {**result, **_judged(params, explained, data, indices, card)}
+
+
+def _explain(method: str, context: Any, data: Any, indices: np.ndarray, name: str) -> np.ndarray:
+    """Maps of marked images for the marked class: float32 (N, H, W)."""
+    from iic.explainers.work import Shard, explain_shard
+
+    shard = Shard(0, data.marked.images[indices], indices, np.full(len(indices), data.marked_class))
+    with counter(name, "image", len(indices)) as tick:
+        return explain_shard(method, context, shard, tick)[0].values
+
+
+def _judged(
+    params: EvaluationParams, explained: dict[str, np.ndarray], data: Any, indices: np.ndarray, card: dict
+) -> dict:
+    """The numbers of each method, and the first image with its maps."""
+    from iic.evaluation.planted import judge_maps, packed
+
+    first = indices[0]
+    draws = {"replicates": params.bootstrap, "seed": params.seed}
+    return {
+        "n_images": len(indices),
+        "methods": {m: judge_maps(maps, data.patch[indices], indices, **draws) for m, maps in explained.items()},
+        "example": {
+            "index": int(first),
+            "class_name": list(card["test"]["images_per_class"])[data.clean.labels[first]],
+            "image": packed(data.marked.images[first]),
+            "patch": packed(data.patch[first]),
+            "maps": {m: packed(maps[0]) for m, maps in explained.items()},
+        },
+    }
+
+
+def draw_leakage(dataset: str, **leaks: dict) -> Any:
+    """What each method's masks give away."""
+    from iic.report.leakage import leakage_bars
+
+    return leakage_bars(dataset, leaks)
+
+
+def draw_shortcut(found: dict) -> Any:
+    """Whether each method points at the watermark."""
+    from iic.report.planted import shortcut_figure
+
+    return shortcut_figure(found)

@@ -1,0 +1,59 @@
+"""What the masks' shape gives away, as bars."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+from iic.explainers.names import CONTROLS, MEAN_MAP, RANDOM_WEIGHTS, base_of
+from iic.report.style import BLUE, GREEN, GREY, new_figure, title
+
+WIDTH = 0.7  # of a bar
+
+
+def leakage_bars(dataset: str, leaks: dict[str, dict]) -> Any:
+    """Accuracy of the network that sees only masks, a bar for each method with its 95 % interval.
+
+    Args:
+        dataset: its name.
+        leaks: method -> what `leakage` returns, with `n`, the training images; or, where they could not be explained,
+            `n` = 0 and a `reason`.
+    """
+    figure, axes = new_figure(1.1 * len(leaks) + 3.5, 4.4)
+    axis = axes[0, 0]
+    axis.bar([0], [0], color=BLUE, label="explainers")
+    axis.bar([0], [0], color=GREY, label="controls")
+    measured = {place: (method, leak) for place, (method, leak) in enumerate(leaks.items()) if leak["n"]}
+    for place, (method, leak) in measured.items():
+        _bar(axis, place, leak, GREY if _is_control(method) else BLUE)
+    for place, leak in enumerate(leaks.values()):
+        if not leak["n"]:
+            words = textwrap.fill(f"not measured: {leak['reason']}", 18)
+            axis.text(place, 0.2, words, ha="center", fontsize=7)
+    if measured:
+        _, first = next(iter(measured.values()))
+        chance = first["chance"]
+        axis.axhline(chance, color=GREY, ls=":", label=f"chance: {chance:.2f}")
+        ends = [(p - 0.5, p + 0.5) for p in measured]
+        heights = [leak["majority"] for _, leak in measured.values()]
+        axis.hlines(heights, *zip(*ends, strict=True), color=GREEN, ls="--", label="always the commonest class")
+        axis.set_title(
+            f"{dataset}: the class that a small network reads off the mask's shape, learnt from masks of "
+            f"{first['n']} training images;\n{first['n_test']} test images, 95 % intervals; the network may be too "
+            "small to find all that leaks",
+            fontsize=9,
+        )
+    axis.set(ylim=(0, 1.12), xlim=(-0.6, len(leaks) - 0.4), ylabel="agreement with the explained class")
+    axis.set_xticks(range(len(leaks)), [title(m) for m in leaks], fontsize=8)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    return figure
+
+
+def _is_control(method: str) -> bool:
+    return base_of(method) in CONTROLS or method.endswith((MEAN_MAP, RANDOM_WEIGHTS))
+
+
+def _bar(axis: Any, place: int, leak: dict, colour: str) -> None:
+    height, (low, high) = leak["accuracy"], leak["interval"]
+    axis.bar(place, height, WIDTH, yerr=[[max(0.0, height - low)], [max(0.0, high - height)]], capsize=3, color=colour)
+    axis.text(place, max(height, high) + 0.01, f"{height:.2f}", ha="center", va="bottom", fontsize=7)
