@@ -51,6 +51,20 @@ SMALL = {
 }
 
 
+QUICK_JUDGING = ",".join(  # for runs of digits from the command line, where judging is not what is tested
+    f"digits.evaluation.{name}"
+    for name in (
+        "judge_epochs=1",
+        "matrix_images=10",
+        "properties_images=5",
+        "sanity_images=1",
+        "leakage_images=20",
+        "shortcut_epochs=1",
+        "shortcut_images=10",
+    )
+)
+
+
 def flat(parameters: dict, prefix: str = "") -> list[str]:
     """Nested parameters as kedro's --params takes them; lists stay out."""
     rows = []

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 import torch
-from conftest import kedro, make_project
+from conftest import QUICK_JUDGING, kedro, make_project
 
 from iic.classifiers.own import check_export, check_forward, load_own
 from iic.errors import UserError
@@ -116,10 +116,8 @@ SMALL = (
 
 
 def run(project, parameters, **environment) -> subprocess.CompletedProcess:
-    return kedro(
-        project, "run", "--pipelines", "evaluation", "--params", f"{SMALL},{parameters}", IIC_DATASETS="digits",
-        **environment,
-    )  # fmt: skip
+    words = ("run", "--pipelines", "evaluation", "--params", f"{SMALL},{QUICK_JUDGING},{parameters}")
+    return kedro(project, *words, IIC_DATASETS="digits", **environment)
 
 
 def test_a_whole_run_with_own_networks(folder, tmp_path):

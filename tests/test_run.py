@@ -192,7 +192,7 @@ def test_the_notebook_shows_the_run(finished_run, monkeypatch):
     monkeypatch.delenv("IIC_DATASETS", raising=False)
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(project)}}).execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
     text = "".join(output.get("text", "") for output in outputs)
     measured, recorded = re.search(r"test accuracy ([\d.]+), as recorded: ([\d.]+)", text).groups()
     assert measured == recorded

@@ -172,8 +172,8 @@ def test_a_shard_with_a_bad_image_is_not_written(tmp_path, monkeypatch):
 
     compose = perturbation.compose
 
-    def poisoned(image, fill, keep, out):
-        compose(image, fill, keep, out)
+    def poisoned(image, fill, keep, out, parts=None):
+        compose(image, fill, keep, out, parts)
         if torch.equal(image[..., 0], torch.from_numpy(make_context()[1][13, 0]).float()):
             out.fill_(float("nan"))
 
