@@ -13,40 +13,30 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 # Small enough for seconds, real in every step.
+JUDGING = {
+    "noise_seeds": [0, 1],
+    "bootstrap": 200,
+    "judge_epochs": 1,
+    "shares": [0.2, 0.5],
+    "matrix_images": 20,
+    "properties_images": 10,
+    "sanity_images": 2,
+    "leakage_images": 30,
+    "shortcut_epochs": 1,
+    "shortcut_images": 10,
+}
 SMALL = {
     "digits": {
         "training": {"epochs": 2, "widths": [8, 16, 16]},
         "attribution": {"n_images": 30, "budget": 120, "superpixels": 20},
-        "evaluation": {
-            "noise_seeds": [0, 1],
-            "bootstrap": 200,
-            "judge_epochs": 1,
-            "shares": [0.2, 0.5],
-            "matrix_images": 20,
-            "properties_images": 10,
-            "sanity_images": 2,
-            "leakage_images": 30,
-            "shortcut_epochs": 1,
-            "shortcut_images": 10,
-        },
+        "evaluation": JUDGING,
         "bayesian": {"hidden": [32], "epochs": 2, "samples": 10, "noise_images": 100},
     },
     "shapes": {
         "data": {"n_train": 400, "n_test": 100},
         "training": {"epochs": 1, "widths": [8, 16, 16], "batch_size": 100, "n_validation": 50},
         "attribution": {"n_images": 30, "budget": 120, "superpixels": 20},
-        "evaluation": {
-            "noise_seeds": [0, 1],
-            "bootstrap": 200,
-            "judge_epochs": 1,
-            "shares": [0.2, 0.5],
-            "matrix_images": 20,
-            "properties_images": 10,
-            "sanity_images": 2,
-            "leakage_images": 30,
-            "shortcut_epochs": 1,
-            "shortcut_images": 10,
-        },
+        "evaluation": JUDGING,
     },
 }
 

@@ -15,7 +15,6 @@ from iic.evaluation.fills import salt_and_pepper
 from iic.evaluation.judges import (
     BATCH,
     _bfloat16_agrees,
-    _settle,
     abstains,
     contradicts,
     fine_tune,
@@ -206,15 +205,6 @@ def test_an_exported_network_can_be_a_judge():
     judge = fine_tune(model, stripes(600, 0), blackened, seed=0, epochs=20, learning_rate=0.03)
     assert fingerprint(model) == before
     assert accuracy(judge, test.images, test.labels) > accuracy(model, test.images, test.labels) + 0.3
-
-
-def test_the_last_statistics_are_the_mean_over_the_batches():
-    norm = nn.BatchNorm2d(2, momentum=0.3)
-    batches = [(torch.randn(50, 2, 4, 4, generator=torch.Generator().manual_seed(s)) * 3 + s, None) for s in range(4)]
-    _settle(norm, batches)
-    torch.testing.assert_close(norm.running_mean, torch.stack([x.mean((0, 2, 3)) for x, _ in batches]).mean(0))
-    torch.testing.assert_close(norm.running_var, torch.stack([x.var((0, 2, 3)) for x, _ in batches]).mean(0))
-    assert norm.momentum == 0.3 and not norm.training
 
 
 def test_a_judge_that_names_one_class_too_often_abstains():

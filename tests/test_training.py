@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from iic.classifiers.augmentation import augment
+from iic.classifiers.batchnorm import settle
 from iic.classifiers.checkpoint import Checkpoint
 from iic.classifiers.inference import logits, predicted_class
 from iic.classifiers.networks import build_network
@@ -202,3 +203,12 @@ def test_bfloat16_is_used_only_where_its_gradients_are_float32s():
         before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         assert bfloat16_agrees(model, data, recipe) is agrees
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_settled_statistics_are_the_mean_over_the_batches():
+    norm = nn.BatchNorm2d(2, momentum=0.3).eval()
+    batches = [torch.randn(50, 2, 4, 4, generator=torch.Generator().manual_seed(s)) * 3 + s for s in range(4)]
+    settle(norm, [norm], batches)
+    torch.testing.assert_close(norm.running_mean, torch.stack([x.mean((0, 2, 3)) for x in batches]).mean(0))
+    torch.testing.assert_close(norm.running_var, torch.stack([x.var((0, 2, 3)) for x in batches]).mean(0))
+    assert norm.momentum == 0.3 and not norm.training

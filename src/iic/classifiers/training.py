@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from iic.classifiers.augmentation import augment
+from iic.classifiers.batchnorm import settle
 from iic.classifiers.checkpoint import Checkpoint
 from iic.classifiers.inference import best_dtype
 from iic.classifiers.networks import WHITENED
@@ -89,8 +90,11 @@ def train(
             curve.append({"epoch": epoch + 1, "loss": mean_loss, "accuracy": accuracy, "images": len(order)})
             if checkpoint is not None:
                 checkpoint.save(_state(model, optimizers, generator, losses, curve))
-    _settle(pooled_first, sample, recipe.micro_batch)
     model.eval()
+    pooled_first.eval()
+    # the running averages of a short training still remember weights that are gone; these are of images without shifts
+    parts = (p.float().contiguous(memory_format=torch.channels_last) for p in sample.split(recipe.micro_batch))
+    settle(pooled_first, [m for m in pooled_first if isinstance(m, nn.BatchNorm2d)], parts)
     return curve
 
 
@@ -196,25 +200,6 @@ def _whiten(model: nn.Sequential, images: Tensor) -> None:
         first.weight.copy_(whitening_filters(patches).view_as(first.weight))
         first.bias.zero_()
     first.weight.requires_grad_(False)
-
-
-@torch.no_grad()
-def _settle(model: nn.Module, images: Tensor, micro_batch: int) -> None:
-    """Take BatchNorm's statistics anew, for the final weights and images without shifts; leaves evaluation mode on.
-
-    The running averages of a short training still remember weights that are gone.
-    """
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over all batches
-    model.train()
-    for part in images.split(micro_batch):
-        model(part.float().contiguous(memory_format=torch.channels_last))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    model.eval()
 
 
 def _optimizers(model: nn.Sequential, recipe: Recipe) -> list:

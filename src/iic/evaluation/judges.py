@@ -20,6 +20,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from iic.classifiers.batchnorm import settle
 from iic.classifiers.inference import best_dtype, predicted_class
 from iic.classifiers.networks import WHITENED, Normalize
 from iic.classifiers.training import AGREE
@@ -118,7 +119,9 @@ def fine_tune(
                 raise UserError(f"The second judge's loss is no longer finite in step {step + 1}: lower learning_rate.")
             loss.backward()
             optimizer.step()
-        _settle(judge, _masked_batches(train, fill, flip, rng, SETTLED))
+        _set_training(judge, False)
+        norms = [m for m in judge.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        settle(judge, norms, (pixels for pixels, _ in _masked_batches(train, fill, flip, rng, SETTLED)))
     judge.zero_grad()
     return judge
 
@@ -204,22 +207,3 @@ def _bfloat16_agrees(model: nn.Module, pixels: Tensor, labels: Tensor) -> bool:
 def _set_training(model: nn.Module, on: bool) -> None:
     for module in model.modules():  # GraphModules of torch.export refuse train() and eval()
         module.training = on
-
-
-@torch.no_grad()
-def _settle(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Take BatchNorm's statistics anew, for the final weights on masked images; leaves evaluation mode on."""
-    _set_training(model, False)
-    norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over all batches
-        norm.training = True
-    for pixels, _ in batches:
-        model(pixels)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.training = False

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from iic.classifiers.batchnorm import settle
 from iic.draws import generator
 from iic.errors import UserError
 from iic.evaluation.agreement import spearman, ssim
@@ -47,7 +48,7 @@ def cascade(model: nn.Sequential, sample: Tensor, seed: int) -> Iterator[tuple[s
         name, modules = layers[number]
         _redraw(modules, seed, number)
         norms += [m for m in modules if isinstance(m, NORMS)]
-        _settle(model, norms, sample)
+        settle(model, norms, (part.float() for part in sample.split(BATCH)))
         yield name, copy.deepcopy(model)
 
 
@@ -57,7 +58,8 @@ def random_weights(model: nn.Sequential, sample: Tensor, seed: int) -> nn.Sequen
     layers = _layers(model)
     for number, (_, modules) in enumerate(layers):
         _redraw(modules, seed, number)
-    _settle(model, [m for _, modules in layers for m in modules if isinstance(m, NORMS)], sample)
+    norms = [m for _, modules in layers for m in modules if isinstance(m, NORMS)]
+    settle(model, norms, (part.float() for part in sample.split(BATCH)))
     return model
 
 
@@ -102,20 +104,3 @@ def _redraw(modules: list[nn.Module], seed: int, number: int) -> None:
         torch.manual_seed(int(generator("randomisation", seed, number).integers(2**63)))
         for module in modules:
             module.reset_parameters()
-
-
-@torch.no_grad()
-def _settle(model: nn.Module, norms: list[nn.Module], sample: Tensor) -> None:
-    """Take these BatchNorms' statistics from the sample; each sees what the ones before it then give out."""
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over all batches
-        norm.train()
-    for part in sample.split(BATCH):
-        model(part.float())
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()

@@ -14,194 +14,102 @@ from iic.pipelines.wiring import with_names
 def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...], project: Path) -> Pipeline:
     """Per dataset the second judges, what both judges say of each method, what else is known of it, and the reports."""
     return Pipeline(
-        [node for d in datasets for m in methods for node in (_judge(d, m), _describe(d, m), _leak(d, m, project))]
-        + [node for d in datasets for node in (_judges(d), *_shortcut(d, methods, project), *_reports(d, methods))]
+        [node for d in datasets for m in methods for node in _of_method(d, m, project)]
+        + [node for d in datasets for node in (_judges(d), *_shortcut(d, methods, project))]
+        + [node for d in datasets for node in (*_reports(d, methods), *_pictures(d, methods))]
     )
+
+
+def _images(d: str) -> dict[str, str]:
+    """The inputs that nearly all nodes have."""
+    return {"train": f"{d}.train", "test": f"{d}.test", "card": f"{d}.data_card"}
+
+
+def _params(d: str, *others: str) -> dict[str, str]:
+    """The evaluation's parameters, and other blocks."""
+    return {"params": f"params:{d}.evaluation", **{name: f"params:{d}.{name}" for name in others}}
+
+
+def _each(d: str, methods: tuple[str, ...], kind: str, prefix: str = "") -> dict[str, str]:
+    """One entry of every method."""
+    return {prefix + method: f"{d}.{method}.{kind}" for method in methods}
+
+
+def _node(func: Callable, inputs: dict[str, str] | str, outputs: list[str] | str, namespace: str, **names) -> Node:
+    return Node(func=with_names(func, **names), inputs=inputs, outputs=outputs, name=func.__name__, namespace=namespace)
+
+
+def _of_method(d: str, m: str, project: Path) -> list[Node]:
+    space = f"{d}.{m}"
+    maps = {"maps": f"{space}.attributions", "model": f"{d}.model", **_images(d)}
+    names = {"dataset": d, "method": m}
+    judged = [f"{space}.headline", f"{space}.matrix"]
+    explained = {**_params(d, "attribution"), **maps}
+    return [
+        _node(nodes.judge_method, {**_params(d), **maps, "judges": f"{d}.judges"}, judged, space, **names),
+        _node(property_nodes.describe_method, explained, f"{space}.properties", space, **names),
+        _node(leak_nodes.leak_method, explained, f"{space}.leakage", space, project=project, **names),
+    ]
 
 
 def _judges(d: str) -> Node:
-    return Node(
-        func=with_names(nodes.train_judges, dataset=d),
-        inputs={
-            "params": f"params:{d}.evaluation",
-            "training": f"params:{d}.training",
-            "model": f"{d}.model",
-            "train": f"{d}.train",
-            "card": f"{d}.data_card",
-        },
-        outputs=f"{d}.judges",
-        name="train_judges",
-        namespace=f"{d}.judges",
-    )
-
-
-def _judge(d: str, method: str) -> Node:
-    return Node(
-        func=with_names(nodes.judge_method, dataset=d, method=method),
-        inputs={
-            "params": f"params:{d}.evaluation",
-            "maps": f"{d}.{method}.attributions",
-            "model": f"{d}.model",
-            "judges": f"{d}.judges",
-            "train": f"{d}.train",
-            "test": f"{d}.test",
-            "card": f"{d}.data_card",
-        },
-        outputs=[f"{d}.{method}.headline", f"{d}.{method}.matrix"],
-        name="judge_method",
-        namespace=f"{d}.{method}",
-    )
-
-
-def _describe(d: str, method: str) -> Node:
-    return Node(
-        func=with_names(property_nodes.describe_method, dataset=d, method=method),
-        inputs={
-            "params": f"params:{d}.evaluation",
-            "attribution": f"params:{d}.attribution",
-            "maps": f"{d}.{method}.attributions",
-            "model": f"{d}.model",
-            "train": f"{d}.train",
-            "test": f"{d}.test",
-            "card": f"{d}.data_card",
-        },
-        outputs=f"{d}.{method}.properties",
-        name="describe_method",
-        namespace=f"{d}.{method}",
-    )
-
-
-def _leak(d: str, method: str, project: Path) -> Node:
-    return Node(
-        func=with_names(leak_nodes.leak_method, dataset=d, method=method, project=project),
-        inputs={
-            "params": f"params:{d}.evaluation",
-            "attribution": f"params:{d}.attribution",
-            "maps": f"{d}.{method}.attributions",
-            "model": f"{d}.model",
-            "train": f"{d}.train",
-            "test": f"{d}.test",
-            "card": f"{d}.data_card",
-        },
-        outputs=f"{d}.{method}.leakage",
-        name="leak_method",
-        namespace=f"{d}.{method}",
-    )
+    inputs = {
+        **_params(d, "training"),
+        "model": f"{d}.model",
+        "train": f"{d}.train",
+        "card": f"{d}.data_card",
+    }
+    return _node(nodes.train_judges, inputs, f"{d}.judges", f"{d}.judges", dataset=d)
 
 
 def _shortcut(d: str, methods: tuple[str, ...], project: Path) -> list[Node]:
     """A network with a planted shortcut, and which methods find it."""
-    images = {name: f"{d}.{name}" for name in ("train", "test")} | {"card": f"{d}.data_card"}
+    space = f"{d}.shortcut"
+    trained = {**_params(d, "training"), **_images(d)}
+    planted = {"network": f"{d}.shortcut_model", "planted": f"{d}.planted"}
+    explained = {**_params(d, "attribution"), **_images(d), **planted}
+    names = {"dataset": d, "methods": methods, "project": project}
     return [
-        Node(
-            func=with_names(leak_nodes.plant_shortcut, dataset=d),
-            inputs={"params": f"params:{d}.evaluation", "training": f"params:{d}.training", **images},
-            outputs=[f"{d}.shortcut_model", f"{d}.planted"],
-            name="plant_shortcut",
-            namespace=f"{d}.shortcut",
-        ),
-        Node(
-            func=with_names(leak_nodes.find_shortcut, dataset=d, methods=methods, project=project),
-            inputs={
-                "params": f"params:{d}.evaluation",
-                "attribution": f"params:{d}.attribution",
-                "network": f"{d}.shortcut_model",
-                "planted": f"{d}.planted",
-                **images,
-            },
-            outputs=f"{d}.shortcut",
-            name="find_shortcut",
-            namespace=f"{d}.shortcut",
-        ),
-        Node(
-            func=leak_nodes.draw_shortcut,
-            inputs=f"{d}.shortcut",
-            outputs=f"{d}.shortcut_plot",
-            name="draw_shortcut",
-            namespace=f"{d}.shortcut",
-        ),
+        _node(leak_nodes.plant_shortcut, trained, list(planted.values()), space, dataset=d),
+        _node(leak_nodes.find_shortcut, explained, f"{d}.shortcut", space, **names),
+        _node(leak_nodes.draw_shortcut, f"{d}.shortcut", f"{d}.shortcut_plot", space),
     ]
 
 
 def _reports(d: str, methods: tuple[str, ...]) -> list[Node]:
-    namespace = f"{d}.evaluation"
-
-    def of_report(func: Callable, output: str) -> Node:
-        return Node(
-            func=func, inputs=f"{d}.accuracy_report", outputs=f"{d}.{output}", name=func.__name__, namespace=namespace
-        )
-
+    space, report = f"{d}.evaluation", f"{d}.accuracy_report"
+    inputs = {
+        **_params(d, "attribution", "training"),
+        "model": f"{d}.model",
+        "test": f"{d}.test",
+        "accuracy": f"{d}.model_accuracy",
+        "card": f"{d}.data_card",
+        **{
+            key: entry
+            for kind in ("headline", "matrix", "cost")
+            for key, entry in _each(d, methods, kind, f"{kind}_").items()
+        },
+    }
+    agreement = {**_params(d), **_each(d, methods, "attributions")}
     return [
-        Node(
-            func=with_names(nodes.report_accuracy, dataset=d),
-            inputs={
-                "params": f"params:{d}.evaluation",
-                "attribution": f"params:{d}.attribution",
-                "training": f"params:{d}.training",
-                "model": f"{d}.model",
-                "test": f"{d}.test",
-                "accuracy": f"{d}.model_accuracy",
-                "card": f"{d}.data_card",
-                **{f"headline_{m}": f"{d}.{m}.headline" for m in methods},
-                **{f"matrix_{m}": f"{d}.{m}.matrix" for m in methods},
-                **{f"cost_{m}": f"{d}.{m}.cost" for m in methods},
-            },
-            outputs=f"{d}.accuracy_report",
-            name="report_accuracy",
-            namespace=namespace,
-        ),
-        of_report(nodes.write_verdict, "verdict"),
-        of_report(nodes.tabulate, "accuracy_table"),
-        of_report(nodes.draw_accuracy, "accuracy_plot"),
-        of_report(nodes.draw_curves, "curves_plot"),
-        of_report(nodes.draw_cost, "cost_plot"),
-        *_beyond_degradation(d, methods, namespace),
-        Node(
-            func=nodes.compare_visually,
-            inputs={
-                "params": f"params:{d}.evaluation",
-                "test": f"{d}.test",
-                "card": f"{d}.data_card",
-                **{m: f"{d}.{m}.attributions" for m in methods},
-            },
-            outputs=f"{d}.visual_comparison",
-            name="compare_visually",
-            namespace=namespace,
-        ),
+        _node(nodes.report_accuracy, inputs, report, space, dataset=d),
+        _node(nodes.write_verdict, report, f"{d}.verdict", space),
+        _node(nodes.tabulate, report, f"{d}.accuracy_table", space),
+        _node(property_nodes.compare_maps, agreement, f"{d}.agreement", space),
     ]
 
 
-def _beyond_degradation(d: str, methods: tuple[str, ...], namespace: str) -> list[Node]:
-    properties = {m: f"{d}.{m}.properties" for m in methods}
-
-    def drawn(func: Callable, output: str) -> Node:
-        return Node(
-            func=with_names(func, dataset=d), inputs=properties, outputs=f"{d}.{output}", name=func.__name__,
-            namespace=namespace,
-        )  # fmt: skip
-
+def _pictures(d: str, methods: tuple[str, ...]) -> list[Node]:
+    space, report = f"{d}.evaluation", f"{d}.accuracy_report"
+    properties = _each(d, methods, "properties")
+    grid = {**_params(d), "test": f"{d}.test", "card": f"{d}.data_card", **_each(d, methods, "attributions")}
     return [
-        Node(
-            func=property_nodes.compare_maps,
-            inputs={"params": f"params:{d}.evaluation", **{m: f"{d}.{m}.attributions" for m in methods}},
-            outputs=f"{d}.agreement",
-            name="compare_maps",
-            namespace=namespace,
-        ),
-        Node(
-            func=property_nodes.draw_agreement,
-            inputs=f"{d}.agreement",
-            outputs=f"{d}.agreement_plot",
-            name="draw_agreement",
-            namespace=namespace,
-        ),
-        Node(
-            func=with_names(leak_nodes.draw_leakage, dataset=d),
-            inputs={m: f"{d}.{m}.leakage" for m in methods},
-            outputs=f"{d}.leakage_plot",
-            name="draw_leakage",
-            namespace=namespace,
-        ),
-        drawn(property_nodes.draw_properties, "properties_plot"),
-        drawn(property_nodes.draw_randomisation, "randomisation_plot"),
+        _node(nodes.draw_accuracy, report, f"{d}.accuracy_plot", space),
+        _node(nodes.draw_curves, report, f"{d}.curves_plot", space),
+        _node(nodes.draw_cost, report, f"{d}.cost_plot", space),
+        _node(nodes.compare_visually, grid, f"{d}.visual_comparison", space),
+        _node(leak_nodes.draw_leakage, _each(d, methods, "leakage"), f"{d}.leakage_plot", space, dataset=d),
+        _node(property_nodes.draw_agreement, f"{d}.agreement", f"{d}.agreement_plot", space),
+        _node(property_nodes.draw_properties, properties, f"{d}.properties_plot", space, dataset=d),
+        _node(property_nodes.draw_randomisation, properties, f"{d}.randomisation_plot", space, dataset=d),
     ]
