@@ -29,10 +29,27 @@ def verdict(report: dict) -> str:
         "95 % intervals. A lead is over the best control, chosen anew in every bootstrap replicate: its lower end may "
         "be trusted, a range below zero only says that the method does not beat the best control.",
     ]
+    lines += ["", "In short:", "", *(_short(table) for table in report["headline"])]
     for table in report["headline"]:
         lines += ["", f"## The top {share} {DIRECTIONS[table['direction']]}; filled with {FILLS[table['fill']]}", ""]
         lines += [f"Judge: {JUDGES[table['judge']]}.", "", *_table(table, report)]
     return "\n".join(lines) + "\n"
+
+
+def _short(table: dict) -> str:
+    """One line: which explainers beat their best control there."""
+    done = "kept" if table["direction"] == "keep" else "removed"
+    where = f"- top pixels {done}, {FILLS[table['fill']]}, {table['judge']} judge: "
+    if all(cell["abstains"] for cell in table["methods"].values()):
+        return where + "the judge abstains."
+    explainers = {name: cell["minus_best_control"] for name, cell in table["methods"].items() if name in EXPLAINERS}
+    leads = {name: lead for name, lead in explainers.items() if lead is not None}
+    winners = [f"`{name}` ({_range(lead['interval'])})" for name, lead in leads.items() if lead["interval"][0] > 0]
+    if not leads:
+        return where + "there was no control to compare with."
+    return where + (
+        f"{', '.join(winners)} ahead of the best control." if winners else "no method beats its best control."
+    )
 
 
 def _table(table: dict, report: dict) -> list[str]:
