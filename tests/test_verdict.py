@@ -1,5 +1,7 @@
 """From made-up answers of judges to cells, leads, groups, claims and sentences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from iic.evaluation.outcomes import Outcomes, cells, merged
 from iic.evaluation.report import check_made_alike
 from iic.evaluation.seeds import across_seeds, newest_by_seed, sentences
 from iic.evaluation.statistics import wilson_interval
-from iic.evaluation.summary import area_per_image, curves, headline, per_image
+from iic.evaluation.summary import area_per_image, curves, headline, mean_ranks, per_image
 from iic.evaluation.tables import cell_table
 from iic.evaluation.verdict import verdict
 from iic.params import EvaluationParams
@@ -148,14 +150,32 @@ def test_outcomes_come_back_from_the_disk(tmp_path):
     assert back.predicted.dtype == np.int16 and back.probability.dtype == np.float32
 
 
-def test_outcomes_of_other_images_are_refused():
+def test_outcomes_of_other_images_networks_or_data_are_refused():
     params = EvaluationParams()
-    made = {"model": "a", "parameters": params.model_dump(mode="json")}
-    one, other = (Outcomes(**{**vars(answers(0.5)), "made": made}) for _ in range(2))
-    other = Outcomes(**{**vars(other), "indices": one.indices[::-1]})
-    both = {"headline": {"lime": one, "lrp": other}, "matrix": {}}
+    made = {"model": "a", "data": "b", "parameters": params.model_dump(mode="json")}
+    one = replace(answers(0.5), made=made)
+    blocks = {"evaluation": params, "attribution": params}
+
+    def check(other, cost=made):
+        both = {"headline": {"lime": one, "lrp": other}, "matrix": {"lime": one}}
+        check_made_alike("made-up", "a", "b", both, {"lime": cost}, blocks)
+
+    check(one)
     with pytest.raises(UserError, match=r"made-up\.lrp is of other images"):
-        check_made_alike("made-up", "a", both, {}, {"evaluation": params, "attribution": params})
+        check(replace(one, indices=one.indices[::-1]))
+    with pytest.raises(UserError, match=r"evaluation of made-up\.lrp was made with another network"):
+        check(replace(one, made={**made, "model": "c"}))
+    with pytest.raises(UserError, match=r"attribution of made-up\.lime was made of other test images"):
+        check(one, {**made, "data": "c"})
+    with pytest.raises(UserError, match=r"made with keep = 0\.3, not 0\.2"):
+        check(replace(one, made={**made, "parameters": {**made["parameters"], "keep": 0.3}}))
+
+
+def test_ranks_say_who_is_first_in_most_fills():
+    made_up = {name: answers(rate, shares=(0.1, 0.5), seed=i) for i, (name, rate) in enumerate(
+        {"lime": 0.5, "lrp": 0.9, "random": 0.1}.items())}  # fmt: skip
+    for table in mean_ranks(made_up):
+        assert table["mean_rank"] == {"lime": 2, "lrp": 1, "random": 3}
 
 
 def of_seed(seed, **changes):

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from iic.errors import UserError
-from iic.explainers.names import BASE, DEFAULT, METHODS
+from iic.explainers.names import BASE, DEFAULT, METHODS, STUDY
 
 DEFAULT_DATASETS = "digits,shapes"
 
@@ -29,18 +29,18 @@ def selected_datasets() -> tuple[str, ...]:
 
 
 def selected_methods() -> tuple[str, ...]:
-    """The names in IIC_METHODS; a few unless set; every method for "all".
+    """The names in IIC_METHODS; a few unless set; every method for "all", all that a strict verdict needs for "study".
 
     Raises:
         UserError: a method that does not exist.
     """
     names = _names("IIC_METHODS", ",".join(DEFAULT))
-    if names == ("all",):
-        return METHODS
+    if names in (("all",), ("study",)):
+        return METHODS if names == ("all",) else STUDY
     for name in names:
         if name not in METHODS:
             near = get_close_matches(name, METHODS, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(BASE)}, or 'all'."
+            hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(BASE)}, or 'study', or 'all'."
             raise UserError(f"Unknown method '{name}' in IIC_METHODS: {hint}")
     return names
 

@@ -15,7 +15,7 @@ from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.evaluation.outcomes import Outcomes
 from iic.evaluation.scores import correct, proportion
-from iic.evaluation.summary import curves, headline
+from iic.evaluation.summary import curves, headline, mean_ranks
 from iic.params import Block
 
 PACKAGES = ("iic", "torch", "numpy", "scikit-image", "kedro")
@@ -24,15 +24,17 @@ PACKAGES = ("iic", "torch", "numpy", "scikit-image", "kedro")
 def check_made_alike(
     dataset: str,
     model: str,
+    data: str,
     outcomes: Mapping[str, Mapping[str, Outcomes]],
     costs: dict[str, dict],
     parameters: dict[str, Block],
 ) -> None:
-    """Raise UserError unless all maps and outcomes belong to this network (its fingerprint) and to these parameters.
+    """Raise UserError unless all maps and outcomes belong to this network, these test images and these parameters.
 
     Args:
         dataset: its name.
         model: fingerprint of the frozen network.
+        data: checksum of the test set.
         outcomes: "headline" and "matrix" -> method -> what the judges said.
         costs: method -> cost, with what made the maps.
         parameters: the blocks.
@@ -44,6 +46,8 @@ def check_made_alike(
             way_out = f"run `kedro run --pipelines {stage}` again, without --only-missing-outputs."
             if result["model"] != model:
                 raise UserError(f"The {stage} of {dataset}.{method} was made with another network: {way_out}")
+            if result["data"] != data:
+                raise UserError(f"The {stage} of {dataset}.{method} was made of other test images: {way_out}")
             differing = [k for k in expected if result["parameters"].get(k) != expected[k]]
             if differing:
                 raise UserError(
@@ -87,7 +91,9 @@ def accuracy_report(
     Raises:
         UserError: maps or outcomes were made by another network, with other parameters, or of other images.
     """
-    check_made_alike(dataset, fingerprint(model), {"headline": headlines, "matrix": matrices}, costs, parameters)
+    both = {"headline": headlines, "matrix": matrices}
+    made_of = {"model": fingerprint(model), "data": card["test"]["sha256"]}
+    check_made_alike(dataset, **made_of, outcomes=both, costs=costs, parameters=parameters)
     params = parameters["evaluation"]
     chosen = next(iter(headlines.values())).indices
     height, width = test.images.shape[2:]
@@ -104,6 +110,7 @@ def accuracy_report(
         "methods": {m: {"tied_share": o.made["tied_share"], **_cost(costs[m])} for m, o in headlines.items()},
         "headline": headline(headlines, params.keep, **draws),
         "curves": curves(matrices, **draws),
+        "ranks": mean_ranks(matrices),
         "intervals": "95 %: Wilson's score for one draw, percentile bootstrap over images for several noise seeds",
         "parameters": {name: block.model_dump(mode="json") for name, block in parameters.items()},
         "versions": {p: importlib.metadata.version(p) for p in PACKAGES} | {"python": platform.python_version()},

@@ -18,6 +18,7 @@ from iic.evaluation.comparison import (
     claims,
     difference,
     groups,
+    ranks_by_fill,
     resampled_means,
     tellable_pairs,
 )
@@ -101,6 +102,22 @@ def headline(outcomes: Mapping[str, Outcomes], share: float, *, replicates: int,
         said = claimed(outcomes, way, share, scores, replicates=replicates, seed=seed)
         head = dict(zip(("judge", "direction", "fill"), way, strict=True))
         found.append(head | {"methods": cells, "groups": tied, "claims": said})
+    return found
+
+
+def mean_ranks(outcomes: Mapping[str, Outcomes]) -> list[dict[str, Any]]:
+    """For every judge and direction: each method's mean rank over the fills by its area; a description, not a test."""
+    first = next(iter(outcomes.values()))
+    shares = sorted({cell.share for cell in first.cells})
+    found = []
+    for judge, direction in dict.fromkeys((way[0], way[1]) for way in ways(first)):
+        some = [way for way in ways(first) if way[:2] == (judge, direction)]
+        areas = [[area_per_image(o, way, shares).mean() for o in outcomes.values()] for way in some]
+        ranks = ranks_by_fill(oriented(np.array(areas), direction))
+        found.append(
+            {"judge": judge, "direction": direction, "fills": [way[2] for way in some]}
+            | {"mean_rank": dict(zip(outcomes, ranks.tolist(), strict=True))}
+        )
     return found
 
 

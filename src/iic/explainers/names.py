@@ -45,7 +45,16 @@ METHODS = (
     *(name + BLURRED for name in BASE),
     *(name + MEAN_MAP for name in EXPLAINERS),
 )
-DEFAULT = ("lime", "kernel_shap", "lrp", "lime_logit", "kernel_shap_logit", "lrp_superpixel", *CONTROLS)
+MAIN = ("lime", "kernel_shap", "lrp")
+TWINS = ("lime_logit", "kernel_shap_logit", "lrp_superpixel")
+DEFAULT = (*MAIN, *TWINS, *CONTROLS)
+STUDY = (  # what a verdict needs that is to survive review: each method's blurred variant, and every control
+    *MAIN,
+    *TWINS,
+    *(name + ending for ending in (BLURRED, MEAN_MAP, RANDOM_WEIGHTS) for name in MAIN),
+    *CONTROLS,
+    *(name + BLURRED for name in CONTROLS),
+)
 
 
 def source_of(method: str) -> str | None:

@@ -130,6 +130,6 @@ def _cost(maps: Attributions, seconds: float) -> dict:
         "images": len(maps.indices),
         "seconds": seconds,
         "seconds_per_image": seconds / len(maps.indices),
-        **{key: maps.made[key] for key in ("parameters", "model", "precision", "same_class", "device")},
+        **{key: maps.made[key] for key in ("parameters", "model", "data", "precision", "same_class", "device")},
         **{f"mean_{name}": float(column.mean()) for name, column in maps.extras.items()},
     }

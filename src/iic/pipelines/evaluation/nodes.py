@@ -64,6 +64,7 @@ def judge_method(
     made = {
         "parameters": params.model_dump(mode="json"),
         "model": fingerprint(freeze(model)),
+        "data": card["test"]["sha256"],
         "precision": {"/".join(key): forward.precision for key, forward in fast.items()},
         "tied_share": tied_share(np.asarray(maps.values)),
     }
