@@ -13,7 +13,7 @@ from iic.classifiers.checkpoint import Checkpoint
 from iic.classifiers.inference import logits, predicted_class
 from iic.classifiers.networks import build_network
 from iic.classifiers.recipe import Recipe
-from iic.classifiers.training import _pool_early, _seen, bfloat16_agrees, train
+from iic.classifiers.training import _seen, bfloat16_agrees, pool_early, train
 from iic.data.images import ImageSet
 from iic.data.shapes import draw_shapes
 from iic.data.sources import load_digits
@@ -92,7 +92,7 @@ def test_digits_are_learnt_in_a_few_epochs(trained):
 
 def test_pooling_early_computes_the_same_once_trained(trained):
     _, (model, _), test = trained
-    pooled_first = _pool_early(model)
+    pooled_first = pool_early(model)
     kinds = [type(module).__name__ for module in pooled_first]
     assert kinds[3:10] == ["Conv2d", "MaxPool2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU"]
     assert kinds[-6:] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "Flatten", "Linear"]
@@ -107,9 +107,7 @@ def test_final_statistics_are_those_of_all_images_though_they_are_sorted_by_clas
     model = build_network([33.0], [78.0], widths=(8, 16, 16))
     train(model, data, Recipe(epochs=1, batch_size=100, flip=False), seed=0)
     with torch.no_grad():
-        seen = nn.Sequential(*_pool_early(model)[:5])(
-            torch.from_numpy(data.images)
-        )  # what the first BatchNorm is given
+        seen = nn.Sequential(*pool_early(model)[:5])(torch.from_numpy(data.images))  # what the first BatchNorm is given
     torch.testing.assert_close(model[4].running_mean, seen.mean((0, 2, 3)), rtol=0.02, atol=0.02)
     torch.testing.assert_close(model[4].running_var, seen.var((0, 2, 3)), rtol=0.05, atol=0.02)
 

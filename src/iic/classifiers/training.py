@@ -61,7 +61,7 @@ def train(
         images = torch.where(flipped, images.flip(-1), images)
     sample = images[torch.randperm(len(images), generator=generator)[:STATISTICS]]
     _whiten(model, sample)
-    pooled_first, first = _pool_early(model), next(m for m in model if isinstance(m, nn.Conv2d))
+    pooled_first, first = pool_early(model), next(m for m in model if isinstance(m, nn.Conv2d))
     steps_per_epoch = math.ceil(len(images) / recipe.batch_size)
     optimizers = _optimizers(model, recipe)
     losses = torch.full((len(images),), math.inf)
@@ -119,7 +119,7 @@ def bfloat16_agrees(model: nn.Sequential, data: ImageSet, recipe: Recipe) -> boo
     for dtype in (torch.float32, torch.bfloat16):
         trial = copy.deepcopy(model)
         _whiten(trial, images)
-        _backward(_pool_early(trial).train(), images, labels, torch.ones(len(some)), recipe, dtype)
+        _backward(pool_early(trial).train(), images, labels, torch.ones(len(some)), recipe, dtype)
         found.append({name: p.grad for name, p in trial.named_parameters() if p.grad is not None})
     exact, rounded = found
     return all((rounded[name] - g).norm() < AGREE * g.norm() for name, g in exact.items())
@@ -162,7 +162,7 @@ def _resume(
     return state["curve"]
 
 
-def _pool_early(model: nn.Sequential) -> nn.Sequential:
+def pool_early(model: nn.Sequential) -> nn.Sequential:
     """The same modules with each pooling of a block right behind its convolution, before BatchNorm and ReLU.
 
     Once trained the two orders compute the same, since BatchNorm's weights stay 1 and the largest of some numbers stays

@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from iic.classifiers.batchnorm import settle
 from iic.classifiers.inference import best_dtype, predicted_class
 from iic.classifiers.networks import WHITENED, Normalize
-from iic.classifiers.training import AGREE
+from iic.classifiers.training import AGREE, pool_early
 from iic.data.images import ImageSet
 from iic.draws import generator
 from iic.errors import UserError
@@ -110,18 +110,19 @@ def fine_tune(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(rng.integers(2**31)))
         computed = _choose_dtype(dtype, judge, _masked_batches(train, fill, flip, generator("judge", seed)))
-        _set_training(judge, True)
+        trained = _as_trained(judge)
+        _set_training(trained, True)
         for step, (pixels, labels) in zip(progress(range(steps)), batches, strict=True):
             optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
             optimizer.zero_grad()
-            loss = F.cross_entropy(_logits(judge, pixels, computed), labels)
+            loss = F.cross_entropy(_logits(trained, pixels, computed), labels)
             if not loss.isfinite():
                 raise UserError(f"The second judge's loss is no longer finite in step {step + 1}: lower learning_rate.")
             loss.backward()
             optimizer.step()
-        _set_training(judge, False)
-        norms = [m for m in judge.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-        settle(judge, norms, (pixels for pixels, _ in _masked_batches(train, fill, flip, rng, SETTLED)))
+        _set_training(trained, False)
+        norms = [m for m in trained.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+        settle(trained, norms, (pixels for pixels, _ in _masked_batches(train, fill, flip, rng, SETTLED)))
     judge.zero_grad()
     return judge
 
@@ -174,6 +175,14 @@ def _parts(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     if isinstance(model, nn.Sequential) and isinstance(model[0], Normalize):
         return model[:WHITENED], model[WHITENED:]
     return nn.Identity(), model
+
+
+def _as_trained(model: nn.Module) -> nn.Module:
+    """The same weights in the order that `train` computes in, whose BatchNorms see what is left after pooling."""
+    norms = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    # only where no weight of a BatchNorm can turn the order of its inputs around is it the same function
+    same = all(m.affine and not m.weight.requires_grad and (m.weight > 0).all() for m in norms)
+    return pool_early(model) if _parts(model)[1] is not model and norms and same else model
 
 
 def _logits(model: nn.Module, pixels: Tensor, dtype: torch.dtype) -> Tensor:
