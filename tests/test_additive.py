@@ -3,9 +3,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
+from additive import AdditiveModel
 
 from iic.classifiers.precision import Forward
-from iic.evaluation.additive import AdditiveModel
 from iic.explainers.context import Context
 from iic.explainers.methods import explain
 from iic.explainers.segmentation import Segmenter, grid_superpixels

@@ -8,7 +8,6 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iic.errors import UserError
 from iic.evaluation.comparison import (
     Claim,
     Difference,
@@ -65,7 +64,7 @@ def test_a_paired_difference_is_scipys():
     )
     ours = difference(0, 1, scores, resampled_means(scores, 9999, seed=0))
     np.testing.assert_allclose((ours.low, ours.high), tuple(expected.confidence_interval), atol=0.003)
-    assert ours.point == pytest.approx(scores[0].mean() - scores[1].mean()) and ours.is_tellable
+    assert ours.point == pytest.approx(scores[0].mean() - scores[1].mean()) and (ours.low > 0 or ours.high < 0)
 
 
 def test_all_methods_meet_the_same_images_in_every_part(monkeypatch):
@@ -137,8 +136,8 @@ def test_methods_may_have_controls_of_their_own():
     own = np.array([[0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 1, 0]], bool)
     found = against_best_control("abcd", scores, own, replicates=50, seed=0)
     assert [found[m].control for m in "abcd"] == ["c", "d", "d", "c"]
-    with pytest.raises(UserError, match="no control to compare d with"):
-        against_best_control("abcd", scores, np.array([False, False, False, True]), replicates=50, seed=0)
+    alone = against_best_control("abcd", scores, np.array([False, False, False, True]), replicates=50, seed=0)
+    assert set(alone) == set("abc")  # d has no other control
 
 
 @given(st.integers(0, 12), st.integers(0, 12), st.integers(0, 5), st.integers(0, 5))
@@ -180,7 +179,8 @@ def test_what_differs_is_told_and_what_does_not_is_grouped():
     scores[3] = scores[1]
     means = resampled_means(scores, 500, seed=0)
     tellable = tellable_pairs(means)
-    expected = [[difference(a, b, scores, means).is_tellable for b in range(4)] for a in range(4)]
+    gaps = [[difference(a, b, scores, means) for b in range(4)] for a in range(4)]
+    expected = [[gap.low > 0 or gap.high < 0 for gap in row] for row in gaps]
     np.testing.assert_array_equal(tellable, expected)
     found = groups(scores.mean(1), tellable)
     assert [sorted(g) for g in found] == [[1, 3], [0, 2]]
@@ -209,10 +209,8 @@ def test_claims_are_corrected_together():
     hits = np.concatenate([hits, np.zeros((2, 100), bool)])
     hits[4, :6] = hits[5, 6:12] = True
     scores = hits.astype(np.float64)
-    seeds = np.array([[0.3, 0.2, 0.3, 0.2, 0.1, 0.1], [0.3, 0.2, 0.1, 0.2, 0.1, 0.1]])
-    made = claims("abcdef", [(0, 1), (2, 3), (4, 5)], scores, resampled_means(scores, 300, seed=0), hits, seeds)
+    made = claims("abcdef", [(0, 1), (2, 3), (4, 5)], scores, resampled_means(scores, 300, seed=0), hits)
     assert [c.p for c in made] == pytest.approx([3 * 2 / 2**12, 2 * 2 * 11 / 2**10, 1])
     assert [(c.better, c.worse) for c in made] == [("a", "b"), ("c", "d"), ("e", "f")]
-    assert made[1].by_training_seed == pytest.approx((0.1, -0.1))
     assert [c.is_supported for c in made] == [True, False, False]
     assert claims("abcdef", [(2, 3)], scores, resampled_means(scores, 300, seed=0), hits)[0].is_supported

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from iic.classifiers.inference import fingerprint, freeze
+from iic.classifiers.inference import fingerprint, freeze, predicted_class
 from iic.classifiers.networks import WHITENED, Normalize, build_network
 from iic.data.images import ImageSet
 from iic.errors import UserError
@@ -18,7 +18,6 @@ from iic.evaluation.judges import (
     abstains,
     contradicts,
     fine_tune,
-    predictions,
     random_masks,
 )
 
@@ -80,7 +79,7 @@ def network():
 
 
 def accuracy(model, pixels, labels):
-    return (predictions(model, pixels) == labels).mean()
+    return (predicted_class(model, torch.from_numpy(pixels)).numpy() == labels).mean()
 
 
 def boundary(masks):
@@ -208,8 +207,11 @@ def test_an_exported_network_can_be_a_judge():
 
 
 def test_a_judge_that_names_one_class_too_often_abstains():
-    assert abstains(np.array([3, 3, 3, 0, 1])) and not abstains(np.array([3, 3, 0, 1]))
-    assert not abstains(np.arange(10).repeat(20))
+    of_four = np.arange(20) % 4
+    assert abstains(np.array([3] * 11 + [0] * 9), of_four) and not abstains(np.array([3] * 10 + [0] * 10), of_four)
+    assert not abstains(np.arange(10).repeat(20), np.arange(10).repeat(20))
+    of_two = np.array([0] * 99 + [1] * 101)  # a judge that is always right has a class for more than half of them
+    assert not abstains(of_two, of_two) and abstains(np.zeros(200, int), of_two)
 
 
 @pytest.mark.parametrize(

@@ -165,7 +165,12 @@ def test_what_is_a_control_of_what():
     assert all(
         name in METHODS for pair in fair_twins("lrp", "lime") + fair_twins("kernel_shap", "rise") for name in pair
     )
-    assert fair_twins("lrp", "lime") == [("lrp_superpixel", "lime"), ("lrp", "lime_logit")]
+    assert fair_twins("lrp", "lime") == [
+        ("lrp_superpixel", "lime"),
+        ("lrp", "lime_logit"),
+        ("lrp_superpixel", "lime_logit"),
+    ]
+    assert fair_twins("lime", "kernel_shap_fast") == [] and fair_twins("rise", "lrp") == [("rise_logit", "lrp")]
     assert fair_twins("lime", "kernel_shap") == []
 
 

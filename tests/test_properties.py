@@ -74,7 +74,7 @@ def contributions(model, pixels, targets):
 
 
 def attributions(values, model, params=PARAMS, data=CARD["test"]["sha256"]):
-    made = {"model": fingerprint(freeze(model)), "data": data, "parameters": params.model_dump(mode="json")}
+    made = {"model": fingerprint(freeze(model)), "data": data, "parameters": params.determining()}
     return Attributions(np.asarray(values, np.float32), ORDER, TARGETS, {}, made=made)
 
 

@@ -95,7 +95,7 @@ def test_removing_counts_what_is_lost():
         assert table["groups"][0] == ["lrp"]
         (claim,) = table["claims"]
         assert (claim["better"], claim["worse"]) == ("lrp", "lime") and claim["supported"]
-        assert [t["better"] for t in claim["twins"]] == ["lrp_superpixel", "lrp"]
+        assert [t["better"] for t in claim["twins"]] == ["lrp_superpixel", "lrp", "lrp_superpixel"]
 
 
 def test_a_claim_needs_its_twins():
@@ -180,7 +180,7 @@ def test_ranks_say_who_is_first_in_most_fills():
 
 def of_seed(seed, **changes):
     found = report(known(**changes))
-    return {**found, "parameters": {"training": {"seed": seed, "epochs": 3}, "evaluation": {}}}
+    return {**found, "parameters": {"training": {"seed": seed, "epochs": 3, "weights": "trained"}}}
 
 
 def test_a_claim_needs_its_sign_in_all_training_seeds():
@@ -197,4 +197,8 @@ def test_reports_of_other_parameters_are_no_seeds():
     other["parameters"]["training"]["epochs"] = 9
     with pytest.raises(UserError, match="1 training seed"):
         newest_by_seed([other, of_seed(0)])
+    shipped = of_seed(1)
+    shipped["parameters"]["training"]["weights"] = "shipped"  # the same network, whatever the seed
+    with pytest.raises(UserError, match="1 training seed"):
+        newest_by_seed([shipped, of_seed(0)])
     assert list(newest_by_seed([other, of_seed(2), of_seed(0), of_seed(2)])) == [0, 2]

@@ -32,7 +32,7 @@ class DataParams(Block):
 
 
 class TrainingParams(Block):
-    """Where a network comes from, and the recipe if it is trained here; see `iic.classifiers.training.Recipe`.
+    """Where a network comes from, and the recipe if it is trained here; see `iic.classifiers.recipe.Recipe`.
 
     `weights` is "trained" (here), "shipped" (the project's own, in `weights/`), or the path of your own network: a
     torch.export file (.pt2), or a state dict (.pt) with `factory`, "package.module:function", that builds its module.
@@ -91,6 +91,10 @@ class AttributionParams(Block):
     batch_size: int = Field(0, ge=0)  # images a forward; 0 takes what suits the device
     shard_size: PositiveInt = 100
     scheduler: str | None = None  # address of a Dask scheduler; None explains in this process
+
+    def determining(self) -> dict:
+        """What the maps depend on, JSON-ready: all but where they are computed."""
+        return self.model_dump(mode="json", exclude={"scheduler"})
 
     @model_validator(mode="after")
     def _budget_suffices(self) -> AttributionParams:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from iic.classifiers.batchnorm import settle
-from iic.classifiers.inference import best_dtype, predicted_class
+from iic.classifiers.inference import best_dtype
 from iic.classifiers.networks import WHITENED, Normalize
 from iic.classifiers.training import AGREE, pool_early
 from iic.data.images import ImageSet
@@ -33,12 +33,12 @@ Fill = Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray]
 
 BATCH = 125  # images a step: enough for BatchNorm's statistics, few enough for the caches
 SETTLED = 2000  # images that BatchNorm's final statistics are taken from
-LEAST = 0.1  # the smallest share of the pixels that a mask keeps
+LEAST = 0.05  # the smallest share of the pixels that a mask keeps, and that the matrix asks for
 BLOB = 0.1  # standard deviation of the blur that makes blobs, in parts of the shorter side
 
 
 def random_masks(count: int, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Masks that keep a share of the pixels drawn from 10 to 100 %; each is random pixels or smooth blobs, by a coin.
+    """Masks that keep a share of the pixels drawn from 5 to 100 %; each is random pixels or smooth blobs, by a coin.
 
     Both keep the largest values of a field of noise, exactly round(share H W) of them; for blobs the field is blurred
     first. It is blurred around the edges, so that every pixel is kept equally often.
@@ -127,14 +127,17 @@ def fine_tune(
     return judge
 
 
-def predictions(judge: nn.Module, pixels: np.ndarray, progress: Callable[[Iterable], Iterable] = iter) -> np.ndarray:
-    """The class that the judge names for each image of pixels (N, C, H, W), 0..255: int64 (N,)."""
-    return predicted_class(judge, torch.from_numpy(pixels), progress=progress).numpy()
+def abstains(predicted: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether a judge gives one class to more than half of the images, and so says nothing.
 
+    Where a class is that common anyway, as of two classes, it takes half as many again as there are.
 
-def abstains(predicted: np.ndarray) -> bool:
-    """Whether a judge gives one class to more than half of the images, and so says nothing: int64 (N,)."""
-    return bool(np.bincount(predicted).max() > len(predicted) / 2)
+    Args:
+        predicted: int (N,), the classes that it names.
+        labels: int (N,), the true classes.
+    """
+    commonest = np.bincount(labels).max() / len(labels)
+    return bool(np.bincount(predicted).max() / len(predicted) > max(0.5, 1.5 * commonest))
 
 
 def contradicts(claim: tuple[float, float], judge: tuple[float, float]) -> bool:

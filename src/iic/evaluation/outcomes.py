@@ -162,13 +162,19 @@ def judge_maps(
         ranks = pixel_ranks(np.asarray(maps.values[some.start : min(some.stop, len(indices))]), indices[some], seed)
         for way, pixels in _degraded(images, ranks, indices[some], fills, list(ways)):
             for k in ways[way]:
-                logits = predict_logits(judges[wanted[k].judge, wanted[k].fill], pixels, GROUP)
+                judge = judges[wanted[k].judge, wanted[k].fill]
+                logits = predict_logits(judge, pixels.to(_device_of(judge)), GROUP).cpu()
                 if not logits.isfinite().all():
                     raise UserError(f"The {wanted[k].judge} judge's output is not finite for {way[1]}: train it again.")
                 predicted[k, some] = logits.argmax(1)
                 chosen = torch.from_numpy(targets[some])[:, None]
                 probability[k, some] = logits.softmax(1).gather(1, chosen)[:, 0]
     return Outcomes(tuple(wanted), indices, test.labels[indices], targets, predicted, probability, made or {})
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    """Where a network's weights lie; 8-bit ones are packed for the CPU and are no parameters."""
+    return next((t.device for t in itertools.chain(model.parameters(), model.buffers())), torch.device("cpu"))
 
 
 def _degraded(

@@ -74,13 +74,13 @@ def judge_maps(maps: np.ndarray, patch: np.ndarray, indices: np.ndarray, *, repl
         {"mean": float(found[n].mean()), "interval": _interval(found[n], replicates, seed)} for n in ("mass", "auroc")
     )
     area = float(patch.mean())
-    # Lift is mass on another scale. Its interval is scaled too, since Wilson's, which stands in where all images
-    # agree, is for shares only.
     lift = {"mean": mass["mean"] / area, "interval": [end / area for end in mass["interval"]]}
     return {"mass": mass, "lift": lift, "auroc": auroc, "warned": warned(maps, patch, indices, seed)}
 
 
 def _interval(values: np.ndarray, replicates: int, seed: int) -> list[float]:
+    if values.min() == values.max():  # Wilson's interval, which stands in there, is for proportions
+        return values[[0, 0]].tolist()
     return list(bootstrap_interval(values, replicates=replicates, seed=seed))
 
 

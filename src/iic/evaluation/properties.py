@@ -106,7 +106,8 @@ def describe(
     return {
         "method": method,
         "output": output,
-        "claims_completeness": method.removesuffix(LOGIT) in COMPLETE,
+        # their own fill is what their maps add up to, and the error is measured to the mean colour
+        "claims_completeness": method.removesuffix(LOGIT) in COMPLETE and explainer.segmenter.params.fill == "mean",
         "properties": properties,
         "randomisation": [
             {"layer": name, "kind": kind} | {measure: _mean(values, params) for measure, values in alike.items()}
@@ -176,7 +177,7 @@ def _origin(explainer: Explainer, maps: Attributions, data: str) -> dict[str, An
     expected = {
         "model": fingerprint(freeze(explainer.model)),
         "data": data,
-        "parameters": explainer.segmenter.params.model_dump(mode="json"),
+        "parameters": explainer.segmenter.params.determining(),
     }
     for key, what in MADE.items():
         if maps.made.get(key) != expected[key]:

@@ -19,7 +19,7 @@ def newest_by_seed(reports: Iterable[dict]) -> dict[int, dict]:
     Raises:
         UserError: fewer than two seeds.
     """
-    found = list(reports)
+    found = [r for r in reports if r["parameters"]["training"]["weights"] == "trained"]  # others are one network
     like = _but_seed(found[-1]) if found else None
     by_seed = {r["parameters"]["training"]["seed"]: r for r in found if _but_seed(r) == like}
     if len(by_seed) < 2:
@@ -34,7 +34,7 @@ def _but_seed(report: dict) -> dict:
     """What has to be the same: parameters but the training seed, images, methods."""
     blocks = {name: dict(block) for name, block in report["parameters"].items()}
     blocks["training"].pop("seed")
-    return {"parameters": blocks, "images": report["n_images"], "methods": list(report["methods"])}
+    return {"parameters": blocks, "data": report["dataset"], "methods": list(report["methods"])}
 
 
 def across_seeds(by_seed: dict[int, dict]) -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def cell_summary(outcomes: Outcomes, way: Way, share: float, *, replicates: int,
         "interval": list(interval),
         "agreement": float(outcomes.same(rows).mean()),
         "probability": float(outcomes.probability[rows].mean()),
-        "abstains": all(abstains(outcomes.predicted[row]) for row in rows),
+        "abstains": all(abstains(outcomes.predicted[row], outcomes.labels) for row in rows),
     }
 
 
@@ -80,11 +80,11 @@ def compare(
         scores: float64 (M, N), higher is better.
     """
     controls = np.array([[is_control_of(other, name) for other in names] for name in names])
-    found = {}
-    if (controls & ~np.eye(len(names), dtype=bool)).any(1).all():
-        for name, best in against_best_control(names, scores, controls, replicates=replicates, seed=seed).items():
-            gain = best.difference
-            found[name] = {"value": gain.point, "interval": [gain.low, gain.high], "control": best.control}
+    leads = against_best_control(names, scores, controls, replicates=replicates, seed=seed)
+    found = {
+        name: {"value": b.difference.point, "interval": [b.difference.low, b.difference.high], "control": b.control}
+        for name, b in leads.items()
+    }
     tellable = tellable_pairs(resampled_means(scores, replicates, seed))
     return found, [[names[row] for row in group] for group in groups(scores.mean(1), tellable)]
 
@@ -143,8 +143,9 @@ def claimed(
     first = [
         o.right(o.rows(judge=judge, direction=direction, fill=fill, share=share)[:1])[0] for o in outcomes.values()
     ]
+    hits = np.array(first) if direction == "keep" else ~np.array(first)  # higher is better, as in the scores
     found = []
-    for claim in claims(names, pairs, scores, means, np.array(first)):
+    for claim in claims(names, pairs, scores, means, hits):
         twins = []
         for better, worse in fair_twins(claim.better, claim.worse):
             known = better in outcomes and worse in outcomes

@@ -42,9 +42,12 @@ def _short(table: dict) -> str:
     where = f"- top pixels {done}, {FILLS[table['fill']]}, {table['judge']} judge: "
     if all(cell["abstains"] for cell in table["methods"].values()):
         return where + "the judge abstains."
-    explainers = {name: cell["minus_best_control"] for name, cell in table["methods"].items() if name in EXPLAINERS}
+    speaking = {name: cell for name, cell in table["methods"].items() if name in EXPLAINERS and not cell["abstains"]}
+    explainers = {name: cell["minus_best_control"] for name, cell in speaking.items()}
     leads = {name: lead for name, lead in explainers.items() if lead is not None}
     winners = [f"`{name}` ({_range(lead['interval'])})" for name, lead in leads.items() if lead["interval"][0] > 0]
+    if not speaking:
+        return where + "the judge abstains on every explainer."
     if not leads:
         return where + "there was no control to compare with."
     return where + (
@@ -58,14 +61,15 @@ def _table(table: dict, report: dict) -> list[str]:
         return ["The judge gives one class to more than half of the images, whatever the method: it abstains."]
     lines = []
     for name, cell in table["methods"].items():
-        if name in EXPLAINERS:
+        if name in EXPLAINERS and not cell["abstains"]:
             lines.append(f"- {_lead(name, cell)}")
     if silent:
         lines.append(f"- It abstains on {_list(silent)}: one class for more than half of the images.")
     groups = [group for group in table["groups"] if len(group) > 1]
     for group in groups:
         lines.append(f"- Cannot be told apart: {_list(group)}.")
-    lines += [f"- {_claim(claim, table, report)}" for claim in table["claims"]]
+    said = [claim for claim in table["claims"] if claim["better"] not in silent and claim["worse"] not in silent]
+    lines += [f"- {_claim(claim, table, report)}" for claim in said]
     return lines
 
 
@@ -74,18 +78,17 @@ def _lead(name: str, cell: dict) -> str:
     lead = cell["minus_best_control"]
     if lead is None:
         return f"`{name}`: {accuracy}; there was no control to compare it with."
-    gap = f"`{lead['control']}`, its best control, by {_number(lead['value'])} ({_range(lead['interval'])})"
-    if lead["interval"][0] > 0:
-        return f"`{name}` beats {gap}; {accuracy}."
-    return f"`{name}` does not beat {gap}; {accuracy}."
+    gap = f"{lead['value']:+.3f} ({_range(lead['interval'])}) against `{lead['control']}`, its best control"
+    return f"`{name}` {'beats' if lead['interval'][0] > 0 else 'does not beat'} the controls: {gap}; {accuracy}."
 
 
 def _claim(claim: dict, table: dict, report: dict) -> str:
     better, worse = f"`{claim['better']}`", f"`{claim['worse']}`"
     evidence = f"{_number(claim['value'])} ({_range(claim['interval'])}), Holm-corrected p = {claim['p']:.2g}"
     if claim["supported"]:
+        fair = "its fair twins agree" if claim["twins"] else "they rank the same areas by the same output"
         against = " The other judge contradicts it." if _contradicted(claim, table, report) else ""
-        return f"{better} is better than {worse}: by {evidence}; its fair twins agree.{against}"
+        return f"{better} is better than {worse}: by {evidence}; {fair}.{against}"
     if claim["interval"][0] <= 0 or claim["p"] >= 0.05:
         return f"{better} cannot be called better than {worse}: {evidence}."
     missing = [t for t in claim["twins"] if t["interval"] is None]

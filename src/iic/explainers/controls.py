@@ -15,10 +15,14 @@ def random_pixels(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarra
     return rng.random(shape)
 
 
-def random_again(maps: Attributions, seed: int, draw: int) -> Attributions:
-    """Random maps of the same images, another draw of them: 1, 2, …"""
-    shape = maps.values.shape[1:]
-    values = [random_pixels(shape, generator("redrawn", seed, index, draw)) for index in maps.indices]
+def drawn_again(maps: Attributions, seed: int, draw: int) -> Attributions:
+    """Random maps of the same images, another draw of them: 1, 2, …; what had one value has one again."""
+
+    def redrawn(values: np.ndarray, index: int) -> np.ndarray:
+        areas = np.unique(values, return_inverse=True)[1].reshape(values.shape)
+        return random_superpixels(areas, generator("redrawn", seed, index, draw))
+
+    values = [redrawn(one, index) for one, index in zip(maps.values, maps.indices, strict=True)]
     return replace(maps, values=np.stack(values).astype(np.float32), folder=None)
 
 

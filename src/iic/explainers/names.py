@@ -35,7 +35,7 @@ EXPLAINERS = (*SAMPLED, *LRP_COMPOSITES, *GRADIENTS)
 BASE = (*EXPLAINERS, *CONTROLS)
 DIRECT = (
     *BASE,
-    *(name + LOGIT for name in ("lime", "kernel_shap")),
+    *(name + LOGIT for name in SAMPLED),
     *(name + RANDOM_WEIGHTS for name in EXPLAINERS),
 )
 PIXEL_METHODS = tuple(name for name in BASE if name not in (*SUPERPIXEL_METHODS, "random_superpixels"))
@@ -83,15 +83,17 @@ def is_control_of(control: str, method: str) -> bool:
 def fair_twins(better: str, worse: str) -> list[tuple[str, str]]:
     """The comparisons that have to agree before `better` may be called better than `worse`.
 
-    Superpixels are ranked whole and pixels one by one, and LIME and Kernel SHAP explain probabilities where the others
-    explain logits. So a method of pixels is also averaged over the superpixels of the other, and LIME and Kernel SHAP
-    also explain logits.
+    Superpixels are ranked whole and pixels one by one, and methods that only ask for outputs explain probabilities
+    where the others explain logits. So a method of pixels is also averaged over the superpixels of the other; those
+    that explain probabilities also explain logits; and both at once, where both differ.
     """
     pixels = [name in PIXEL_METHODS for name in (better, worse)]
-    probability = [name in ("lime", "kernel_shap") for name in (better, worse)]
-    found = []
-    if pixels[0] != pixels[1]:
-        found.append(tuple(n + SUPERPIXEL if p else n for n, p in zip((better, worse), pixels, strict=True)))
-    if probability[0] != probability[1]:
-        found.append(tuple(n + LOGIT if p else n for n, p in zip((better, worse), probability, strict=True)))
-    return found
+    probability = [name in SAMPLED for name in (better, worse)]
+    area = [n + SUPERPIXEL if p and pixels[0] != pixels[1] else n for n, p in zip((better, worse), pixels, strict=True)]
+    scale = [LOGIT if p and probability[0] != probability[1] else "" for p in probability]
+    pairs = [
+        tuple(area),
+        tuple(n + ending for n, ending in zip((better, worse), scale, strict=True)),
+        tuple(n + ending for n, ending in zip(area, scale, strict=True)),
+    ]
+    return [pair for pair in dict.fromkeys(pairs) if pair != (better, worse)]

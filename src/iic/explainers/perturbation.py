@@ -24,7 +24,6 @@ ROOM = 12 * 2**20  # bytes of the largest activation of a batch on a CPU: stays 
 SMALLEST, LARGEST = 16, 256  # images a forward on a CPU
 AHEAD = 4  # batches that are composed at once: what an image needs for that is made once or twice, not for each batch
 FEW = 128  # superpixels up to which images are composed by a matrix product
-OUTPUTS = ("probability", "logit")
 
 
 @dataclass(frozen=True)

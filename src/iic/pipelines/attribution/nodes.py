@@ -44,7 +44,7 @@ def explain_images(
         context, _ = context_of(params, train, card, other, Segmenter(params, labels), precision)
     made = {
         "method": method,
-        "parameters": params.model_dump(mode="json"),
+        "parameters": params.determining(),
         "model": identity,
         "data": card["test"]["sha256"],
         "precision": context.forward.precision,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from iic.data.images import ImageSet
+from iic.data.images import SIDES, ImageSet
 from iic.errors import UserError
 from iic.explainers.attributions import Attributions, select_images
 from iic.explainers.names import EXPLAINERS, RANDOM_WEIGHTS, SAMPLED, base_of, source_of
@@ -49,7 +49,7 @@ def leak_method(
     _check_made_alike(maps, identity, attribution, dataset, method)
     made = {
         "images": "training",
-        "parameters": attribution.model_dump(mode="json"),
+        "parameters": attribution.determining(),
         "model": identity,
         "data": card["train"]["sha256"],
         "precision": context.forward.precision,
@@ -103,7 +103,7 @@ def _check_made_alike(
     maps: Attributions, identity: str, attribution: AttributionParams, dataset: str, method: str
 ) -> None:
     """Masks of training and test images are only comparable if the same network and parameters made them."""
-    if maps.made["model"] != identity or maps.made["parameters"] != attribution.model_dump(mode="json"):
+    if maps.made["model"] != identity or maps.made["parameters"] != attribution.determining():
         raise UserError(
             f"The maps of {dataset}.{method} were made with another network or other parameters: "
             "run `kedro run --pipelines attribution` again, without --only-missing-outputs."
@@ -113,11 +113,16 @@ def _check_made_alike(
 def plant_shortcut(
     params: EvaluationParams, training: TrainingParams, train: ImageSet, test: ImageSet, card: dict, dataset: str
 ) -> tuple[Any, dict]:
-    """A network that was trained with a watermark on most images of one class, and whether it goes by it."""
+    """A network that was trained with a watermark on the images of one class, and whether it goes by it."""
+    from torch import nn
+
     from iic.classifiers.inference import fingerprint, freeze
     from iic.evaluation.scores import correct, proportion
     from iic.evaluation.shortcut import plant, shortcut_taken
 
+    reason = _why_no_network(training, train)
+    if reason is not None:
+        return nn.Identity(), {"dataset": dataset, "reason": reason}
     planted = plant(train, test, params.shortcut_class, share=params.shortcut_share, seed=params.seed)
     epochs = min(training.epochs, params.shortcut_epochs)
     # Small windows would cut the watermark off.
@@ -127,6 +132,7 @@ def plant_shortcut(
     show = bar(f"{dataset}: shortcut", "batch")
     return network, {
         "dataset": dataset,
+        "reason": None,
         "marked_class": params.shortcut_class,
         "class_name": list(card["train"]["images_per_class"])[params.shortcut_class],
         "share": params.shortcut_share,
@@ -136,6 +142,15 @@ def plant_shortcut(
         **shortcut_taken(frozen, planted, show),
         "model": fingerprint(frozen),
     }
+
+
+def _why_no_network(training: TrainingParams, train: ImageSet) -> str | None:
+    """Why no network with a shortcut can be trained by the project's recipe; None if it can."""
+    if training.weights not in ("trained", "shipped"):
+        return "the explained network is the user's own, and how it was trained is not known here"
+    if not all(side in SIDES for side in train.images.shape[2:]):
+        return "the project's recipe is for images of 25 to 48 pixels a side"
+    return None
 
 
 def find_shortcut(
@@ -158,6 +173,8 @@ def find_shortcut(
     from iic.evaluation.planted import turned_images, why_silent
     from iic.evaluation.shortcut import plant
 
+    if planted["reason"] is not None:
+        return {**planted, "n_images": 0, "methods": {}, "example": None}
     frozen = freeze(network)
     if fingerprint(frozen) != planted["model"]:
         raise UserError(
@@ -170,7 +187,7 @@ def find_shortcut(
         **{key: planted[key] for key in ("dataset", "marked_class", "class_name", "taken", "model")},
         "turned": len(turned),
         "reason": why_silent(planted, len(turned), planted["class_name"]),
-        "parameters": attribution.model_dump(mode="json"),
+        "parameters": attribution.determining(),
     }
     if result["reason"] is not None:
         return {**result, "n_images": 0, "methods": {}, "example": None}

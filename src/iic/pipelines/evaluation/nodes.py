@@ -13,7 +13,7 @@ from iic.explainers.attributions import Attributions
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
 from iic.progress import bar
 
-RANDOM_DRAWS = 5  # of the random pixels, averaged: the luck of one draw is no control
+RANDOM_DRAWS = 5  # of random pixels and superpixels, averaged: the luck of one draw is no control
 
 
 def train_judges(
@@ -57,7 +57,7 @@ def judge_method(
     from iic.evaluation.degradation import tied_share
     from iic.evaluation.outcomes import headline_cells, judge_maps, matrix_cells, merged
     from iic.evaluation.panel import fast_judges
-    from iic.explainers.controls import random_again
+    from iic.explainers.controls import drawn_again
 
     fills = _fills(train, card)
     fast = fast_judges(model, judges, train, fills, params)
@@ -70,8 +70,8 @@ def judge_method(
     }
     forwards = {key: forward.model for key, forward in fast.items()}
     draws = [maps]
-    if method == "random":
-        draws += [random_again(maps, params.seed, draw) for draw in range(1, RANDOM_DRAWS)]
+    if method in ("random", "random_superpixels"):
+        draws += [drawn_again(maps, params.seed, draw) for draw in range(1, RANDOM_DRAWS)]
 
     def judged(part: str, cells: list, count: int | None) -> Outcomes:
         show = bar(f"{dataset}: {method}, {part}", "group")
