@@ -7,7 +7,7 @@ READY := .venv/.installed
 	bench-original
 run: $(READY)
 	$(BIN)/kedro run
-	@echo "Reports: data/08_reporting/<dataset>/accuracy_report.json/<version>/accuracy_report.json, pictures beside them."
+	@echo "Verdicts: data/08_reporting/<dataset>/verdict.md/<version>/verdict.md; reports and pictures beside them."
 
 test: $(READY)
 	$(BIN)/ruff check .
