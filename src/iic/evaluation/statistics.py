@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from iic.draws import generator
+from iic.evaluation.comparison import resampled_means
 
 
 def wilson_interval(successes: float, trials: int, z: float = 1.959964) -> tuple[float, float]:
@@ -30,7 +30,6 @@ def bootstrap_interval(
     """
     if per_image.min() == per_image.max():
         return wilson_interval(per_image.sum(), len(per_image))
-    rng = generator("bootstrap", seed)
-    means = np.array([rng.choice(per_image, len(per_image)).mean() for _ in range(replicates)])
+    means = resampled_means(per_image[None].astype(np.float64), replicates, seed)[:, 0]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

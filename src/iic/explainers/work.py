@@ -129,7 +129,9 @@ def explain_images(
         try:
             from iic.cluster import on_cluster
         except ImportError as error:
-            raise UserError("`scheduler` needs Dask: pip install -e '.[cluster]' in the project, or leave it out.") from error
+            raise UserError(
+                "`scheduler` needs Dask: pip install -e '.[cluster]' in the project, or leave it out."
+            ) from error
         for shard, (maps, seconds) in on_cluster(scheduler, method, context, shards):
             tick(len(shard.indices))
             yield shard.number, maps, seconds
