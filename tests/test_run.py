@@ -75,7 +75,10 @@ def test_every_artefact_has_a_record_that_fits(finished_run):
         record = json.loads(record_path(path).read_text())
         assert record["sha256"] == sha256(path)
         assert record["code"]["iic"] and record["date"] and record["node"]
-        for source in record["inputs"].values():
+        for name, source in record["inputs"].items():
+            if name.endswith(".shortcut_model"):  # stays in memory; planted.json has its fingerprint
+                assert source is None
+                continue
             assert source["sha256"] == sha256(project / source["file"])
     lrp = newest(project, "07_attributions/digits/lrp/attributions/*/attributions")
     assert json.loads(record_path(lrp).read_text())["parameters"]["digits.attribution"]["n_images"] == 30

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from iic.data.images import ImageSet
-from iic.evaluation.outcomes import Outcomes
 from iic.explainers.attributions import Attributions
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
 from iic.progress import bar
@@ -51,7 +50,7 @@ def judge_method(
     card: dict,
     dataset: str,
     method: str,
-) -> tuple[Outcomes, Outcomes]:
+) -> tuple[Any, Any]:
     """What both judges say of the method's maps: the headline on all explained images, the matrix on some of them."""
     from iic.classifiers.inference import fingerprint, freeze
     from iic.evaluation.degradation import tied_share
@@ -73,7 +72,7 @@ def judge_method(
     if method in ("random", "random_superpixels"):
         draws += [drawn_again(maps, params.seed, draw) for draw in range(1, RANDOM_DRAWS)]
 
-    def judged(part: str, cells: list, count: int | None) -> Outcomes:
+    def judged(part: str, cells: list, count: int | None) -> Any:
         show = bar(f"{dataset}: {method}, {part}", "group")
         return merged(
             [
