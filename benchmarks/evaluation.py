@@ -7,8 +7,8 @@ it is measured, with the explained network as both judges (another network of it
 
 - the matrix without ROAD over the pure frozen forward of as many images, side by side (asked for: at most 1.15);
 - ROAD's cells, whose systems have to be solved, on a row of their own;
-- grey images: Quantus' PixelFlipping on the same maps, steps and fill (black), in the float32 model as its users run it and with our
-  forward: its seconds over ours (asked for: 5), and how far the two curves are apart.
+- grey images: Quantus' PixelFlipping on the same maps, steps and fill (black), in the float32 model as its users run it
+  and with our forward: its seconds over ours (asked for: 5), and how far the two curves are apart.
 """
 
 from __future__ import annotations
