@@ -97,7 +97,9 @@ def test_intervals_cover_the_truth():
 def test_the_best_control_is_chosen_anew_in_every_replicate():
     """Two controls that are good on different images: their better one varies less, and is better, than either."""
     scores = np.array([[0.9, 0.8, 0.7, 1.0, 0.65], [1.0, 0.9, 0.1, 0.0, 0.53], [0.0, 0.1, 0.95, 0.85, 0.5]])
-    found = against_best_control(["m", "c", "d"], scores, np.array([False, True, True]), replicates=20_000, seed=0)["m"]
+    found = against_best_control(
+        ["m", "c", "d"], scores, resampled_means(scores, 20_000, seed=0), np.array([False, True, True])
+    )["m"]
     exact = all_resamples(scores)
     assert found.control == "c" and found.difference.point == pytest.approx(0.81 - 0.506)
     assert_quantiles(found.difference, exact[:, 0] - exact[:, 1:].max(1))
@@ -113,7 +115,9 @@ def test_choosing_among_equal_controls_errs_against_the_method_only():
     for repeat in range(500):
         scores = rng.normal(0, 1, (5, 100))
         scores[0] += 0.5
-        found = against_best_control("mabcd", scores, is_control, replicates=300, seed=repeat)["m"].difference
+        found = against_best_control("mabcd", scores, resampled_means(scores, 300, seed=repeat), is_control)[
+            "m"
+        ].difference
         points.append(found.point)
         passed.append(found.low > 0.5)
     error = np.std(points) / np.sqrt(500)
@@ -123,7 +127,9 @@ def test_choosing_among_equal_controls_errs_against_the_method_only():
 
 def test_with_one_clear_control_it_is_the_plain_difference():
     scores = study(np.random.default_rng(0), 400, [0.3, 0.2, -0.2])
-    found = against_best_control(["m", "good", "bad"], scores, np.array([False, True, True]), replicates=500, seed=3)
+    found = against_best_control(
+        ["m", "good", "bad"], scores, resampled_means(scores, 500, seed=3), np.array([False, True, True])
+    )
     means = resampled_means(scores, 500, seed=3)
     assert [found[m].control for m in ("m", "good", "bad")] == ["good", "bad", "good"]
     for method, other in [(0, 1), (1, 2), (2, 1)]:
@@ -134,9 +140,11 @@ def test_with_one_clear_control_it_is_the_plain_difference():
 def test_methods_may_have_controls_of_their_own():
     scores = study(np.random.default_rng(0), 50, [0.3, 0.2, 0.1, 0.0])
     own = np.array([[0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 1, 0]], bool)
-    found = against_best_control("abcd", scores, own, replicates=50, seed=0)
+    found = against_best_control("abcd", scores, resampled_means(scores, 50, seed=0), own)
     assert [found[m].control for m in "abcd"] == ["c", "d", "d", "c"]
-    alone = against_best_control("abcd", scores, np.array([False, False, False, True]), replicates=50, seed=0)
+    alone = against_best_control(
+        "abcd", scores, resampled_means(scores, 50, seed=0), np.array([False, False, False, True])
+    )
     assert set(alone) == set("abc")  # d has no other control
 
 

@@ -20,7 +20,7 @@ from iic.draws import generator
 from iic.errors import UserError
 from iic.evaluation import leaks
 from iic.evaluation.degradation import top_pixels
-from iic.evaluation.planted import judge_maps, packed, turned_images, unpacked
+from iic.evaluation.planted import packed, summarise, turned_images, unpacked
 from iic.evaluation.shortcut import plant
 from iic.explainers import work
 from iic.explainers.attributions import select_images
@@ -73,7 +73,7 @@ def maps_of(method, data, model, project, params=ATTRIBUTION):
 
 def leak(method, data, model, project, params=ATTRIBUTION, wanted=EVALUATION):
     maps = maps_of(method, data, model, project, params)
-    return leak_method(wanted, params, maps, model, *data, dataset="d", method=method, project=project)
+    return leak_method(wanted, params, TRAINING, maps, model, *data, dataset="d", method=method, project=project)
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_what_was_explained_before_an_interruption_is_not_explained_again(forms,
 
     few = EVALUATION.model_copy(update={"leakage_images": 120})
     maps = maps_of("sobel", forms, Told(), tmp_path)
-    arguments = (few, ATTRIBUTION, maps, Told(), *forms, "d", "sobel", tmp_path)
+    arguments = (few, ATTRIBUTION, TRAINING, maps, Told(), *forms, "d", "sobel", tmp_path)
     explained.clear()
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(leaks, "leakage", interrupted)
@@ -159,7 +159,7 @@ def test_maps_of_other_parameters_are_refused(forms, tmp_path):
     maps = maps_of("sobel", forms, Told(), tmp_path)
     other = ATTRIBUTION.model_copy(update={"superpixels": 9})
     with pytest.raises(UserError, match=r"maps of d\.sobel were made with another"):
-        leak_method(EVALUATION, other, maps, Told(), *forms, "d", "sobel", tmp_path)
+        leak_method(EVALUATION, other, TRAINING, maps, Told(), *forms, "d", "sobel", tmp_path)
 
 
 TRAINING = TrainingParams(
@@ -283,10 +283,10 @@ def test_no_network_is_trained_in_place_of_a_users_own(waves):
 
 def test_a_map_that_is_the_patch_is_perfect_and_one_beside_it_worthless(waves):
     patch = plant(*waves[:2], 1, share=1.0, seed=0).patch
-    judged = judge_maps(patch.astype(np.float32), patch, np.arange(240), replicates=100, seed=0)
+    judged = summarise(patch.astype(np.float32), patch, np.arange(240), replicates=100, seed=0)
     assert judged["mass"]["mean"] == judged["auroc"]["mean"] == judged["warned"]["share"] == 1
     assert [judged["lift"]["mean"], *judged["lift"]["interval"]] == pytest.approx([49, 49, 49])
-    worthless = judge_maps(1.0 - patch, patch, np.arange(240), replicates=100, seed=0)
+    worthless = summarise(1.0 - patch, patch, np.arange(240), replicates=100, seed=0)
     assert worthless["mass"]["mean"] == worthless["auroc"]["mean"] == worthless["warned"]["share"] == 0
     json.dumps([judged, worthless], allow_nan=False)
 
@@ -294,7 +294,7 @@ def test_a_map_that_is_the_patch_is_perfect_and_one_beside_it_worthless(waves):
 def test_intervals_are_scipys(waves):
     patch = plant(*waves[:2], 1, share=1.0, seed=0).patch
     maps = np.random.default_rng(0).random(patch.shape) + patch
-    judged = judge_maps(maps, patch, np.arange(240), replicates=4000, seed=0)
+    judged = summarise(maps, patch, np.arange(240), replicates=4000, seed=0)
     masses = (maps * patch).sum((1, 2)) / maps.sum((1, 2))
     interval = scipy.stats.bootstrap(
         (masses,), np.mean, method="percentile", n_resamples=4000, rng=1

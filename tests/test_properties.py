@@ -306,10 +306,9 @@ def test_figures_show_every_method(linear):
     assert heat[0].images[0].get_clim() == (-1, 1)
 
 
-def test_every_node_in_memory(linear, tmp_path, monkeypatch):
+def test_every_node_in_memory(linear, tmp_path):
     labels = np.repeat(np.arange(3), 4)[:, None] * np.ones(SIDE, int)
     np.save(tmp_path / "own.npy", labels)
-    monkeypatch.chdir(tmp_path)
     params = PARAMS.model_copy(update={"segments": "own.npy"})
     methods = ("lime", "input_x_gradient", "random_superpixels")
     maps, found = {}, {}
@@ -327,6 +326,7 @@ def test_every_node_in_memory(linear, tmp_path, monkeypatch):
             card=CARD,
             dataset="made-up",
             method=method,
+            project=tmp_path,
         )
     json.dumps(found, allow_nan=False)
     by_hand = describe(
@@ -341,4 +341,4 @@ def test_every_node_in_memory(linear, tmp_path, monkeypatch):
     assert [len(panels(figure)) for figure in figures] == [2, 13, 3]
     (tmp_path / "own.npy").unlink()
     with pytest.raises(UserError, match=r"own\.npy cannot be read"):
-        describe_method(EVALUATION, params, maps["lime"], linear, TRAIN, TEST, CARD, "made-up", "lime")
+        describe_method(EVALUATION, params, maps["lime"], linear, TRAIN, TEST, CARD, "made-up", "lime", tmp_path)

@@ -11,7 +11,7 @@ from iic.evaluation.outcomes import Outcomes, cells, merged
 from iic.evaluation.report import check_made_alike
 from iic.evaluation.seeds import across_seeds, newest_by_seed, sentences
 from iic.evaluation.statistics import wilson_interval
-from iic.evaluation.summary import area_per_image, curves, headline, mean_ranks, per_image
+from iic.evaluation.summary import Way, area_per_image, curves, headline, mean_ranks, per_image
 from iic.evaluation.tables import cell_table
 from iic.evaluation.verdict import verdict
 from iic.params import EvaluationParams
@@ -53,7 +53,7 @@ def known(**changes):
 
 def test_a_cell_is_the_mean_over_seeds_and_images():
     o = answers(0.7)
-    way = ("explained", "keep", "salt_and_pepper")
+    way = Way("explained", "keep", "salt_and_pepper")
     rows = [k for k, c in enumerate(o.cells) if c[:3] == way]
     assert len(rows) == 2  # two noise seeds
     by_hand = (o.predicted[rows] == o.labels).mean(0)
@@ -68,7 +68,7 @@ def test_a_cell_is_the_mean_over_seeds_and_images():
 
 def test_draws_are_averaged_like_noise_seeds():
     parts = [answers(rate, seed=i) for i, rate in enumerate((0.2, 0.6))]
-    way = ("adapted", "remove", "mean_colour")
+    way = Way("adapted", "remove", "mean_colour")
     expected = (per_image(parts[0], way, 0.2) + per_image(parts[1], way, 0.2)) / 2
     np.testing.assert_allclose(per_image(merged(parts), way, 0.2), expected)
 
@@ -76,13 +76,13 @@ def test_draws_are_averaged_like_noise_seeds():
 def test_the_area_is_the_mean_height_of_the_curve():
     shares = (0.1, 0.3, 0.9)
     o = answers(0.5, shares=shares, seeds=(0,), fills=("blur",))
-    heights = [per_image(o, ("adapted", "keep", "blur"), share) for share in shares]
+    heights = [per_image(o, Way("adapted", "keep", "blur"), share) for share in shares]
     by_hand = (0.2 * (heights[0] + heights[1]) / 2 + 0.6 * (heights[1] + heights[2]) / 2) / 0.8
-    np.testing.assert_allclose(area_per_image(o, ("adapted", "keep", "blur"), shares), by_hand)
+    np.testing.assert_allclose(area_per_image(o, Way("adapted", "keep", "blur"), shares), by_hand)
     table = curves({"lime": o, "random": answers(0.5, shares=shares, seeds=(0,), fills=("blur",), seed=9)},
                    replicates=100, seed=0)[0]  # fmt: skip
     assert table["methods"]["lime"]["area"] == pytest.approx(
-        area_per_image(o, ("explained", "keep", "blur"), shares).mean()
+        area_per_image(o, Way("explained", "keep", "blur"), shares).mean()
     )
     assert table["groups"] == [["lime", "random"]] or table["groups"] == [["random", "lime"]]
 

@@ -21,6 +21,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 DEVICES = ("auto", "cpu", "cuda")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 KEPT = 2**30  # bytes that are kept at most, and from which on a piece of memory goes back at once
+CALIBRATED = 128  # images that the scales of 8-bit numbers are taken from
 SAME_CLASS = 0.995  # share of images on which a faster forward has to name float32's class
 
 
@@ -67,7 +68,7 @@ def fast_forward(model: nn.Module, sample: Tensor, precision: str = "auto", devi
 
     Args:
         model: trained, not frozen; in evaluation mode.
-        sample: pixels 0..255 (N, C, H, W), uint8, training images.
+        sample: pixels 0..255 (N, C, H, W), training images.
         precision: a name of PRECISIONS; one that is named is used, "auto" falls back to float32.
         device: a name of DEVICES.
 
@@ -79,19 +80,29 @@ def fast_forward(model: nn.Module, sample: Tensor, precision: str = "auto", devi
     wanted = _fastest(plain, device) if precision == "auto" else precision
     if wanted == "float32":
         return Forward(plain, "float32", device, 1.0)
-    if wanted == "int8":
-        if device != "cpu" or not can_quantize(plain):
-            raise UserError("precision 'int8' needs a CPU with VNNI and a network of this project: use 'auto'.")
-        fast = quantize(plain, _with_masked(sample))
-    elif not isinstance(plain, nn.Sequential):
-        raise UserError("precision 'bfloat16' is for networks of this project: use 'auto' or 'float32'.")
-    else:
-        fast = freeze(model, torch.bfloat16).to(device)
+    fast = forward_in(wanted, model, sample, device)
     pixels = sample.to(device)
     same = (predicted_class(fast, pixels) == predicted_class(plain, pixels)).float().mean().item()
     if precision == "auto" and same < SAME_CLASS:
         return Forward(plain, "float32", device, 1.0)
     return Forward(fast, wanted, device, same)
+
+
+def forward_in(precision: str, model: nn.Module, sample: Tensor, device: str) -> nn.Module:
+    """The frozen network in one precision, compared with nothing; arguments and errors as `fast_forward`.
+
+    Of the sample the first CALIBRATED images are looked at, for 8 bits only. `device` is "cpu" or "cuda".
+    """
+    plain = freeze(model).to(device)
+    if precision == "float32":
+        return plain
+    if precision == "int8":
+        if device != "cpu" or not can_quantize(plain):
+            raise UserError("precision 'int8' needs a CPU with VNNI and a network of this project: use 'auto'.")
+        return quantize(plain, _with_masked(sample))
+    if not isinstance(plain, nn.Sequential):
+        raise UserError("precision 'bfloat16' is for networks of this project: use 'auto' or 'float32'.")
+    return freeze(model, torch.bfloat16).to(device)
 
 
 def _fastest(model: nn.Module, device: str) -> str:
@@ -106,7 +117,7 @@ def _fastest(model: nn.Module, device: str) -> str:
 
 def _with_masked(sample: Tensor) -> Tensor:
     """Some images, and the same with a half of their 4 x 4 blocks in their mean colour: what explainers show."""
-    images = sample[:128].float()
+    images = sample[:CALIBRATED].float()
     generator = torch.Generator().manual_seed(0)
     blocks = torch.rand(len(images), 1, -(-images.shape[2] // 4), -(-images.shape[3] // 4), generator=generator) < 0.5
     keep = blocks.repeat_interleave(4, 2).repeat_interleave(4, 3)[..., : images.shape[2], : images.shape[3]]

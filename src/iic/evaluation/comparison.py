@@ -98,7 +98,7 @@ def difference(a: int, b: int, scores: np.ndarray, means: np.ndarray) -> Differe
 
 
 def against_best_control(
-    names: Sequence[str], scores: np.ndarray, is_control: np.ndarray, *, replicates: int, seed: int
+    names: Sequence[str], scores: np.ndarray, means: np.ndarray, is_control: np.ndarray
 ) -> dict[str, BestControl]:
     """Every method minus its best control, the best one chosen anew in every bootstrap replicate.
 
@@ -112,17 +112,15 @@ def against_best_control(
     Args:
         names: of the M methods.
         scores: float64 (M, N), methods and controls.
+        means: (R, M), `resampled_means` of these scores.
         is_control: bool (M,), or (M, M) where methods have controls of their own: [i, j] says whether j is a
             control of i. A control is compared with the other controls.
-        replicates: number of bootstrap samples.
-        seed: of the draws.
 
     Returns:
         By method; those that have no control are left out.
     """
     among = np.broadcast_to(is_control, (len(names), len(names))) & ~np.eye(len(names), dtype=bool)
-    point, means = scores.mean(1), resampled_means(scores, replicates, seed)
-    results = {}
+    point, results = scores.mean(1), {}
     for row, name in enumerate(names):
         controls = np.flatnonzero(among[row])
         if not len(controls):

@@ -95,6 +95,7 @@ def mask_leakage(
     share: float,
     classes: int,
     seed: int,
+    flip: bool = False,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> dict:
     """How often a small network names the explained class from the top pixels' places alone; see `leakage`.
@@ -105,6 +106,7 @@ def mask_leakage(
         share: of the pixels that a mask keeps, 0..1.
         classes: how many there are.
         seed: keys how ties break, and the small network's draws.
+        flip: whether training masks are mirrored, as the network's own recipe does with images.
         progress: wraps the steps, such as tqdm.
     """
     epochs = max(EPOCHS, math.ceil(STEPS / math.ceil(len(train.indices) / BATCH)))
@@ -115,6 +117,7 @@ def mask_leakage(
         classes=classes,
         seed=seed,
         epochs=epochs,
+        flip=flip,
         progress=progress,
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -170,6 +170,11 @@ def judge_maps(
                 chosen = torch.from_numpy(targets[some])[:, None]
                 probability[k, some] = logits.softmax(1).gather(1, chosen)[:, 0]
     return Outcomes(tuple(wanted), indices, test.labels[indices], targets, predicted, probability, made or {})
+
+
+def judge_draws(draws: Sequence[Attributions], *arguments: Any, **options: Any) -> Outcomes:
+    """`judge_maps` of each draw of a method's maps, merged; arguments and errors are those of `judge_maps`."""
+    return merged([judge_maps(maps, *arguments, **options) for maps in draws])
 
 
 def _device_of(model: nn.Module) -> torch.device:

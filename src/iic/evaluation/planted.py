@@ -55,7 +55,7 @@ def why_silent(taken: dict, turned: int, class_name: str) -> str | None:
     return None
 
 
-def judge_maps(maps: np.ndarray, patch: np.ndarray, indices: np.ndarray, *, replicates: int, seed: int) -> dict:
+def summarise(maps: np.ndarray, patch: np.ndarray, indices: np.ndarray, *, replicates: int, seed: int) -> dict:
     """What is reported of one method's maps of marked images, each number with its 95 % interval.
 
     Args:
@@ -69,19 +69,12 @@ def judge_maps(maps: np.ndarray, patch: np.ndarray, indices: np.ndarray, *, repl
         JSON-ready: `mass`, `lift` and `auroc` (see `points_at`) with `mean` and `interval`; `warned` (see there) with
         `share` and `interval`.
     """
-    found = points_at(maps, patch)
-    mass, auroc = (
-        {"mean": float(found[n].mean()), "interval": _interval(found[n], replicates, seed)} for n in ("mass", "auroc")
-    )
-    area = float(patch.mean())
-    lift = {"mean": mass["mean"] / area, "interval": [end / area for end in mass["interval"]]}
-    return {"mass": mass, "lift": lift, "auroc": auroc, "warned": warned(maps, patch, indices, seed)}
-
-
-def _interval(values: np.ndarray, replicates: int, seed: int) -> list[float]:
-    if values.min() == values.max():  # Wilson's interval, which stands in there, is for proportions
-        return values[[0, 0]].tolist()
-    return list(bootstrap_interval(values, replicates=replicates, seed=seed))
+    draws = {"replicates": replicates, "seed": seed, "proportion": False}
+    found = {
+        name: {"mean": float(values.mean()), "interval": list(bootstrap_interval(values, **draws))}
+        for name, values in points_at(maps, patch).items()
+    }
+    return {**found, "warned": warned(maps, patch, indices, seed)}
 
 
 def packed(array: np.ndarray) -> dict:

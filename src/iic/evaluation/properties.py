@@ -225,12 +225,9 @@ def _localisation(given: Explanations, masks: np.ndarray, params: EvaluationPara
 
 
 def _mean(values: np.ndarray, params: EvaluationParams, proportion: bool = False) -> dict[str, Any]:
-    """The mean (N,) -> number. Where all images agree on what is no proportion, the interval has no width."""
-    if values.min() == values.max() and not proportion:
-        interval = values[[0, 0]].tolist()
-    else:
-        interval = list(bootstrap_interval(values, replicates=params.bootstrap, seed=params.seed))
-    return {"value": float(values.mean()), "statistic": "mean", "interval": interval, "n_images": len(values)}
+    """The mean (N,) -> number."""
+    interval = bootstrap_interval(values, replicates=params.bootstrap, seed=params.seed, proportion=proportion)
+    return {"value": float(values.mean()), "statistic": "mean", "interval": list(interval), "n_images": len(values)}
 
 
 def _median(values: np.ndarray, params: EvaluationParams) -> dict[str, Any]:

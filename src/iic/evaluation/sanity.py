@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor, nn
 
-from iic.classifiers.inference import freeze
-from iic.classifiers.precision import fast_forward
 from iic.evaluation.faithfulness import Explanations, Progress, max_sensitivity
 from iic.evaluation.randomisation import cascade, similarity
-from iic.explainers.context import Context
+from iic.explainers.context import Context, make_context, precision_of
 from iic.explainers.methods import explain
-from iic.explainers.names import EXPLAINERS, LOGIT, SAMPLED, base_of
+from iic.explainers.names import EXPLAINERS, LOGIT
 from iic.explainers.segmentation import Segmenter
 from iic.explainers.work import Shard, explain_shard
 
@@ -48,11 +46,8 @@ class Explainer:
 
     def context(self, model: nn.Module, precision: str | None = None) -> Context:
         """How this network is explained; float32 for relevance and gradients, else the parameters' precision."""
-        params = self.segmenter.params
-        if precision is None:
-            precision = params.precision if base_of(self.method) in SAMPLED else "float32"
-        forward = fast_forward(model, self.sample, precision, params.device)
-        return Context(freeze(model).to(forward.device), forward, self.mean, params, self.segmenter)
+        wanted = precision or precision_of(self.method, self.segmenter.params)
+        return make_context(model, self.sample, self.mean, self.segmenter, wanted)
 
 
 def noisy_copies(explainer: Explainer, context: Context, given: Explanations) -> Callable[[Tensor, int], np.ndarray]:

@@ -17,7 +17,7 @@ def wilson_interval(successes: float, trials: int, z: float = 1.959964) -> tuple
 
 
 def bootstrap_interval(
-    per_image: np.ndarray, *, replicates: int, seed: int, level: float = 0.95
+    per_image: np.ndarray, *, replicates: int, seed: int, level: float = 0.95, proportion: bool = True
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of the mean over images; Wilson's where all images agree, and a bootstrap is blind.
 
@@ -27,8 +27,11 @@ def bootstrap_interval(
         replicates: number of bootstrap samples.
         seed: of the draws.
         level: of the interval.
+        proportion: whether the values are; if not, and all images agree, the interval has no width.
     """
     if per_image.min() == per_image.max():
+        if not proportion:
+            return float(per_image[0]), float(per_image[0])
         return wilson_interval(per_image.sum(), len(per_image))
     means = resampled_means(per_image[None].astype(np.float64), replicates, seed)[:, 0]
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

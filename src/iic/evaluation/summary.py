@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.integrate import trapezoid
 
 from iic.evaluation.comparison import (
     Difference,
@@ -27,18 +28,27 @@ from iic.evaluation.outcomes import Outcomes
 from iic.evaluation.statistics import bootstrap_interval, wilson_interval
 from iic.explainers.names import EXPLAINERS, fair_twins, is_control_of
 
-Way = tuple[str, str, str]  # judge, direction, fill
+
+class Way(NamedTuple):
+    """One way to degrade and judge, at any share, with any noise seed."""
+
+    judge: str
+    direction: str
+    fill: str
 
 
 def ways(outcomes: Outcomes) -> list[Way]:
     """Every judge, direction and fill that was measured, in the order of the cells."""
-    return list(dict.fromkeys((c.judge, c.direction, c.fill) for c in outcomes.cells))
+    return list(dict.fromkeys(Way(c.judge, c.direction, c.fill) for c in outcomes.cells))
+
+
+def _rows(outcomes: Outcomes, way: Way, share: float) -> np.ndarray:
+    return outcomes.rows(**way._asdict(), share=share)
 
 
 def per_image(outcomes: Outcomes, way: Way, share: float) -> np.ndarray:
     """Share of the noise seeds with which each image is named rightly: float64 (N,)."""
-    judge, direction, fill = way
-    return outcomes.right(outcomes.rows(judge=judge, direction=direction, fill=fill, share=share)).mean(0)
+    return outcomes.right(_rows(outcomes, way, share)).mean(0)
 
 
 def oriented(values: np.ndarray, direction: str) -> np.ndarray:
@@ -49,13 +59,12 @@ def oriented(values: np.ndarray, direction: str) -> np.ndarray:
 def area_per_image(outcomes: Outcomes, way: Way, shares: Sequence[float]) -> np.ndarray:
     """Area under each image's curve of being named rightly over the shares, as a mean height in 0..1: float64 (N,)."""
     heights = np.stack([per_image(outcomes, way, share) for share in shares])  # (shares, N)
-    return np.trapezoid(heights, shares, axis=0) / (shares[-1] - shares[0])
+    return trapezoid(heights, shares, axis=0) / (shares[-1] - shares[0])
 
 
 def cell_summary(outcomes: Outcomes, way: Way, share: float, *, replicates: int, seed: int) -> dict[str, Any]:
     """Accuracy with its 95 % interval, agreement and probability of the explained class; whether the judge abstains."""
-    judge, direction, fill = way
-    rows = outcomes.rows(judge=judge, direction=direction, fill=fill, share=share)
+    rows = _rows(outcomes, way, share)
     right = outcomes.right(rows)
     if len(rows) == 1:
         interval = wilson_interval(int(right.sum()), right.size)
@@ -70,23 +79,18 @@ def cell_summary(outcomes: Outcomes, way: Way, share: float, *, replicates: int,
     }
 
 
-def compare(
-    names: Sequence[str], scores: np.ndarray, *, replicates: int, seed: int
-) -> tuple[dict[str, dict], list[list[str]]]:
+def compare(names: Sequence[str], scores: np.ndarray, means: np.ndarray) -> tuple[dict[str, dict], list[list[str]]]:
     """Each method's score minus that of its best control, and the groups that cannot be told apart, the best first.
 
     Args:
         names: of the M methods, controls among them.
         scores: float64 (M, N), higher is better.
+        means: (R, M), `resampled_means` of these scores.
     """
     controls = np.array([[is_control_of(other, name) for other in names] for name in names])
-    leads = against_best_control(names, scores, controls, replicates=replicates, seed=seed)
-    found = {
-        name: {"value": b.difference.point, "interval": [b.difference.low, b.difference.high], "control": b.control}
-        for name, b in leads.items()
-    }
-    tellable = tellable_pairs(resampled_means(scores, replicates, seed))
-    return found, [[names[row] for row in group] for group in groups(scores.mean(1), tellable)]
+    leads = against_best_control(names, scores, means, controls)
+    found = {name: _difference(lead.difference) | {"control": lead.control} for name, lead in leads.items()}
+    return found, [[names[row] for row in group] for group in groups(scores.mean(1), tellable_pairs(means))]
 
 
 def headline(outcomes: Mapping[str, Outcomes], share: float, *, replicates: int, seed: int) -> list[dict[str, Any]]:
@@ -95,13 +99,13 @@ def headline(outcomes: Mapping[str, Outcomes], share: float, *, replicates: int,
     found = []
     for way in ways(next(iter(outcomes.values()))):
         cells = {n: cell_summary(o, way, share, replicates=replicates, seed=seed) for n, o in outcomes.items()}
-        scores = np.stack([oriented(per_image(o, way, share), way[1]) for o in outcomes.values()])
-        leads, tied = compare(names, scores, replicates=replicates, seed=seed)
+        scores = np.stack([oriented(per_image(o, way, share), way.direction) for o in outcomes.values()])
+        means = resampled_means(scores, replicates, seed)
+        leads, tied = compare(names, scores, means)
         for name in names:
             cells[name]["minus_best_control"] = leads.get(name)
-        said = claimed(outcomes, way, share, scores, replicates=replicates, seed=seed)
-        head = dict(zip(("judge", "direction", "fill"), way, strict=True))
-        found.append(head | {"methods": cells, "groups": tied, "claims": said})
+        said = claimed(outcomes, way, share, scores, means)
+        found.append(way._asdict() | {"methods": cells, "groups": tied, "claims": said})
     return found
 
 
@@ -110,7 +114,7 @@ def mean_ranks(outcomes: Mapping[str, Outcomes]) -> list[dict[str, Any]]:
     first = next(iter(outcomes.values()))
     shares = sorted({cell.share for cell in first.cells})
     found = []
-    for judge, direction in dict.fromkeys((way[0], way[1]) for way in ways(first)):
+    for judge, direction in dict.fromkeys(way[:2] for way in ways(first)):
         some = [way for way in ways(first) if way[:2] == (judge, direction)]
         areas = [[area_per_image(o, way, shares).mean() for o in outcomes.values()] for way in some]
         ranks = ranks_by_fill(oriented(np.array(areas), direction))
@@ -122,7 +126,7 @@ def mean_ranks(outcomes: Mapping[str, Outcomes]) -> list[dict[str, Any]]:
 
 
 def claimed(
-    outcomes: Mapping[str, Outcomes], way: Way, share: float, scores: np.ndarray, *, replicates: int, seed: int
+    outcomes: Mapping[str, Outcomes], way: Way, share: float, scores: np.ndarray, means: np.ndarray
 ) -> list[dict[str, Any]]:
     """ "A is better than B" for every two explainers, the better one first: evidence, and what the fair twins say.
 
@@ -131,6 +135,7 @@ def claimed(
         way: judge, direction, fill.
         share: of the pixels.
         scores: float64 (M, N), higher is better, rows in the order of `outcomes`.
+        means: (R, M), `resampled_means` of these scores.
     """
     names = list(outcomes)
     explainers = [row for row, name in enumerate(names) if name in EXPLAINERS]
@@ -138,12 +143,8 @@ def claimed(
     pairs = list(itertools.combinations(ordered, 2))
     if not pairs:
         return []
-    means = resampled_means(scores, replicates, seed)
-    judge, direction, fill = way
-    first = [
-        o.right(o.rows(judge=judge, direction=direction, fill=fill, share=share)[:1])[0] for o in outcomes.values()
-    ]
-    hits = np.array(first) if direction == "keep" else ~np.array(first)  # higher is better, as in the scores
+    first = np.array([o.right(_rows(o, way, share)[:1])[0] for o in outcomes.values()])
+    hits = first if way.direction == "keep" else ~first  # higher is better, as in the scores
     found = []
     for claim in claims(names, pairs, scores, means, hits):
         twins = []
@@ -179,7 +180,8 @@ def curves(outcomes: Mapping[str, Outcomes], *, replicates: int, seed: int) -> l
     names, found = list(outcomes), []
     for way in ways(first):
         areas = np.stack([area_per_image(o, way, shares) for o in outcomes.values()])  # (M, N)
-        leads, tied = compare(names, oriented(areas, way[1]), replicates=replicates, seed=seed)
+        scores = oriented(areas, way.direction)
+        leads, tied = compare(names, scores, resampled_means(scores, replicates, seed))
         rows = {}
         for name, o, area in zip(names, outcomes.values(), areas, strict=True):
             cells = [cell_summary(o, way, share, replicates=replicates, seed=seed) for share in shares]
@@ -189,6 +191,5 @@ def curves(outcomes: Mapping[str, Outcomes], *, replicates: int, seed: int) -> l
                 "area_interval": list(bootstrap_interval(area, replicates=replicates, seed=seed)),
                 "area_minus_best_control": leads.get(name),
             }
-        head = dict(zip(("judge", "direction", "fill"), way, strict=True))
-        found.append(head | {"shares": shares, "methods": rows, "groups": tied})
+        found.append(way._asdict() | {"shares": shares, "methods": rows, "groups": tied})
     return found

@@ -31,7 +31,8 @@ def verdict(report: dict) -> str:
     ]
     lines += ["", "In short:", "", *(_short(table) for table in report["headline"])]
     for table in report["headline"]:
-        lines += ["", f"## The top {share} {DIRECTIONS[table['direction']]}; filled with {FILLS[table['fill']]}", ""]
+        heading = f"The top {share} {DIRECTIONS[table['direction']]}; {FILLS[table['fill']]}; {table['judge']} judge"
+        lines += ["", f"## {heading}", ""]
         lines += [f"Judge: {JUDGES[table['judge']]}.", "", *_table(table, report)]
     return "\n".join(lines) + "\n"
 

@@ -5,13 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
-from iic.classifiers.precision import Forward
+from iic.classifiers.inference import freeze
+from iic.classifiers.precision import Forward, fast_forward
 from iic.draws import generator
 from iic.explainers.fills import fill_image
+from iic.explainers.names import SAMPLED, base_of
 from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams
+
+
+def precision_of(method: str, params: AttributionParams) -> str:
+    """Of the forwards: relevance and gradients are always float32; faster ones are for methods that ask for outputs."""
+    return params.precision if base_of(method) in SAMPLED else "float32"
+
+
+def make_context(model: nn.Module, sample: Tensor, mean: np.ndarray, segmenter: Segmenter, precision: str) -> Context:
+    """A network made ready to be explained, as the segmenter's parameters say.
+
+    Args:
+        model: trained, not frozen.
+        sample: pixels 0..255 (S, C, H, W), training images that a faster forward is fitted to and compared on.
+        mean: float (C,), the training images' mean colour, pixel units.
+        segmenter: the superpixels, and the parameters.
+        precision: of the forwards, see `precision_of`.
+    """
+    forward = fast_forward(model, sample, precision, segmenter.params.device)
+    return Context(freeze(model).to(forward.device), forward, mean, segmenter.params, segmenter)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,18 @@ import numpy as np
 from iic.draws import generator
 from iic.explainers.attributions import Attributions
 
+RANDOM_DRAWS = 5  # the luck of one draw is no control
+
 
 def random_pixels(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """Independent uniform values: float64 (H, W)."""
     return rng.random(shape)
+
+
+def draws_of(method: str, maps: Attributions, seed: int) -> list[Attributions]:
+    """A random control's maps in RANDOM_DRAWS draws, to be averaged; any other method's as they are."""
+    again = range(1, RANDOM_DRAWS) if method in ("random", "random_superpixels") else ()
+    return [maps, *(drawn_again(maps, seed, draw) for draw in again)]
 
 
 def drawn_again(maps: Attributions, seed: int, draw: int) -> Attributions:

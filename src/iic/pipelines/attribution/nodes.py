@@ -9,7 +9,7 @@ import numpy as np
 
 from iic.data.images import ImageSet
 from iic.explainers.attributions import Attributions, select_images
-from iic.explainers.names import RANDOM_WEIGHTS, SAMPLED, base_of, source_of
+from iic.explainers.names import RANDOM_WEIGHTS, source_of
 from iic.explainers.segmentation import Segmenter, load_label_map
 from iic.params import AttributionParams
 from iic.progress import bar, counter
@@ -31,25 +31,14 @@ def explain_images(
     """Maps of the selected test images, and what they cost."""
     from iic.explainers.work import explain_images as explain
 
-    labels = own_labels(params, test, project)
-    # Relevance and gradients are always float32; 8 bits and bfloat16 are for methods that ask for outputs only.
-    precision = params.precision if base_of(method) in SAMPLED else "float32"
-    context, identity = context_of(params, train, card, model, Segmenter(params, labels), precision)
+    segmenter = Segmenter(params, own_labels(params, test, project))
     indices = select_images(test.labels, params.n_images, params.seed)
-    targets = explained_classes(context, test.images[indices], dataset)
-    if method.endswith(RANDOM_WEIGHTS):  # the class is still the one that the trained network names
-        from iic.evaluation.randomisation import random_weights
-
-        other = random_weights(model, sample_of(train), params.seed)
-        context, _ = context_of(params, train, card, other, Segmenter(params, labels), precision)
+    context, targets, origin = explaining(method, model, train, card, segmenter, test.images[indices], dataset)
     made = {
         "method": method,
-        "parameters": params.determining(),
-        "model": identity,
         "data": card["test"]["sha256"],
-        "precision": context.forward.precision,
+        **origin,
         "same_class": context.forward.same_class,
-        "device": context.forward.device,
     }
     folder = _folder(project, dataset, method)
     with counter(f"{dataset}: {method}", "image", len(indices)) as tick:
@@ -57,42 +46,45 @@ def explain_images(
     return maps, _cost(maps, seconds)
 
 
-def context_of(
-    params: AttributionParams,
-    train: ImageSet,
-    card: dict,
-    model: Any,
-    segmenter: Segmenter,
-    precision: str,
-) -> tuple[Any, str]:
-    """How images are explained, and the fingerprint of the network."""
-    from iic.classifiers.inference import fingerprint, freeze
-    from iic.classifiers.precision import fast_forward
-    from iic.explainers.context import Context
+def explaining(
+    method: str, model: Any, train: ImageSet, card: dict, segmenter: Segmenter, images: np.ndarray, dataset: str
+) -> tuple[Any, np.ndarray, dict]:
+    """How a method explains, the classes that the network names for these images, and what determines the maps."""
+    import torch
 
-    forward = fast_forward(model, sample_of(train), precision, params.device)
-    frozen = freeze(model)
-    identity = fingerprint(frozen)
-    mean = np.array(card["train"]["mean"])
-    return Context(frozen.to(forward.device), forward, mean, params, segmenter), identity
+    from iic.classifiers.inference import fingerprint, freeze, predicted_class
+    from iic.explainers.context import precision_of
+
+    context = context_of(model, train, card, segmenter, precision_of(method, segmenter.params))
+    show = bar(f"{dataset}: classes", "batch")
+    pixels = torch.from_numpy(images).to(context.forward.device)
+    targets = predicted_class(context.plain, pixels, progress=show).cpu().numpy()  # in float32
+    if method.endswith(RANDOM_WEIGHTS):  # the class is still the one that the trained network names
+        from iic.evaluation.randomisation import random_weights
+
+        other = random_weights(model, sample_of(train), segmenter.params.seed)
+        context = context_of(other, train, card, segmenter, precision_of(method, segmenter.params))
+    origin = {
+        "parameters": segmenter.params.determining(),
+        "model": fingerprint(freeze(model)),
+        "precision": context.forward.precision,
+        "device": context.forward.device,
+    }
+    return context, targets, origin
+
+
+def context_of(model: Any, train: ImageSet, card: dict, segmenter: Segmenter, precision: str) -> Any:
+    """The network made ready to be explained."""
+    from iic.explainers.context import make_context
+
+    return make_context(model, sample_of(train), np.array(card["train"]["mean"]), segmenter, precision)
 
 
 def sample_of(train: ImageSet) -> Any:
+    """Training images, evenly drawn: uint8 (S, C, H, W)."""
     import torch
 
     return torch.from_numpy(train.images[np.linspace(0, len(train) - 1, min(SAMPLE, len(train)), dtype=int)])
-
-
-def explained_classes(context: Any, images: np.ndarray, dataset: str) -> np.ndarray:
-    """The predicted classes, in float32."""
-    import torch
-
-    from iic.classifiers.inference import predicted_class
-
-    show = bar(f"{dataset}: classes", "batch")
-    return (
-        predicted_class(context.plain, torch.from_numpy(images).to(context.forward.device), progress=show).cpu().numpy()
-    )
 
 
 def derive_maps(

@@ -11,10 +11,10 @@ import numpy as np
 from iic.data.images import SIDES, ImageSet
 from iic.errors import UserError
 from iic.explainers.attributions import Attributions, select_images
-from iic.explainers.names import EXPLAINERS, RANDOM_WEIGHTS, SAMPLED, base_of, source_of
+from iic.explainers.names import EXPLAINERS, source_of
 from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
-from iic.pipelines.attribution.nodes import context_of, explained_classes, own_labels, sample_of
+from iic.pipelines.attribution.nodes import context_of, explaining, own_labels
 from iic.pipelines.training.nodes import train_model
 from iic.progress import bar, counter
 
@@ -24,6 +24,7 @@ COMPARED = ("random", "centre")  # controls that stand beside the explainers: on
 def leak_method(
     params: EvaluationParams,
     attribution: AttributionParams,
+    training: TrainingParams,
     maps: Attributions,
     model: Any,
     train: ImageSet,
@@ -45,16 +46,9 @@ def leak_method(
         return {"method": method, "n": 0, "reason": "attribution.segments holds superpixels of the test images only"}
     chosen = select_images(train.labels, min(params.leakage_images, len(train)), params.seed)
     segmenter = Segmenter(attribution, labels)
-    context, identity, targets = _explainer(attribution, train, card, model, segmenter, method, chosen, dataset)
-    _check_made_alike(maps, identity, attribution, dataset, method)
-    made = {
-        "images": "training",
-        "parameters": attribution.determining(),
-        "model": identity,
-        "data": card["train"]["sha256"],
-        "precision": context.forward.precision,
-        "device": context.forward.device,
-    }
+    context, targets, origin = explaining(method, model, train, card, segmenter, train.images[chosen], dataset)
+    _check_made_alike(maps, origin, dataset, method)
+    made = {"images": "training", "data": card["train"]["sha256"], **origin}
     folder = project / "data" / "07_attributions" / dataset / method / "training"
     passes = 1 if source_of(method) is None else 2
     with counter(f"{dataset}: {method}, training images", "image", passes * len(chosen)) as tick:
@@ -66,44 +60,16 @@ def leak_method(
         share=params.keep,
         classes=len(card["train"]["images_per_class"]),
         seed=params.seed,
+        flip=training.flip,
         progress=bar(f"{dataset}: {method}, leakage", "step"),
     )
     shutil.rmtree(folder)
     return {"method": method, "n": len(chosen), **found, "kept_share": params.keep, "made": ours.made}
 
 
-def _explainer(
-    attribution: AttributionParams,
-    train: ImageSet,
-    card: dict,
-    model: Any,
-    segmenter: Segmenter,
-    method: str,
-    chosen: np.ndarray,
-    dataset: str,
-) -> tuple[Any, str, np.ndarray]:
-    """How the method explains, the network's fingerprint, and the predicted classes of the chosen training images."""
-    precision = _precision(attribution, method)
-    context, identity = context_of(attribution, train, card, model, segmenter, precision)
-    targets = explained_classes(context, train.images[chosen], dataset)
-    if method.endswith(RANDOM_WEIGHTS):  # the class is still the one that the trained network names
-        from iic.evaluation.randomisation import random_weights
-
-        other = random_weights(model, sample_of(train), attribution.seed)
-        context, _ = context_of(attribution, train, card, other, segmenter, precision)
-    return context, identity, targets
-
-
-def _precision(attribution: AttributionParams, method: str) -> str:
-    """Of the forwards: faster ones are for methods that ask for outputs only."""
-    return attribution.precision if base_of(method) in SAMPLED else "float32"
-
-
-def _check_made_alike(
-    maps: Attributions, identity: str, attribution: AttributionParams, dataset: str, method: str
-) -> None:
+def _check_made_alike(maps: Attributions, origin: dict, dataset: str, method: str) -> None:
     """Masks of training and test images are only comparable if the same network and parameters made them."""
-    if maps.made["model"] != identity or maps.made["parameters"] != attribution.determining():
+    if any(maps.made[key] != origin[key] for key in ("model", "parameters")):
         raise UserError(
             f"The maps of {dataset}.{method} were made with another network or other parameters: "
             "run `kedro run --pipelines attribution` again, without --only-missing-outputs."
@@ -172,6 +138,7 @@ def find_shortcut(
     from iic.classifiers.inference import fingerprint, freeze
     from iic.evaluation.planted import turned_images, why_silent
     from iic.evaluation.shortcut import plant
+    from iic.explainers.context import precision_of
 
     if planted["reason"] is not None:
         return {**planted, "n_images": 0, "methods": {}, "example": None}
@@ -195,13 +162,9 @@ def find_shortcut(
     indices = turned[order]
     segmenter = Segmenter(attribution, own_labels(attribution, test, project))
     wanted = (*(m for m in methods if m in EXPLAINERS), *COMPARED)
-    contexts = {
-        precision: context_of(attribution, train, card, network, segmenter, precision)[0]
-        for precision in {_precision(attribution, m) for m in wanted}
-    }
-    explained = {
-        m: _explain(m, contexts[_precision(attribution, m)], data, indices, f"{dataset}: shortcut, {m}") for m in wanted
-    }
+    precisions = {m: precision_of(m, attribution) for m in wanted}
+    contexts = {p: context_of(network, train, card, segmenter, p) for p in set(precisions.values())}
+    explained = {m: _explain(m, contexts[precisions[m]], data, indices, f"{dataset}: shortcut, {m}") for m in wanted}
     return {**result, **_judged(params, explained, data, indices, card)}
 
 
@@ -218,13 +181,13 @@ def _judged(
     params: EvaluationParams, explained: dict[str, np.ndarray], data: Any, indices: np.ndarray, card: dict
 ) -> dict:
     """The numbers of each method, and the first image with its maps."""
-    from iic.evaluation.planted import judge_maps, packed
+    from iic.evaluation.planted import packed, summarise
 
     first = indices[0]
     draws = {"replicates": params.bootstrap, "seed": params.seed}
     return {
         "n_images": len(indices),
-        "methods": {m: judge_maps(maps, data.patch[indices], indices, **draws) for m, maps in explained.items()},
+        "methods": {m: summarise(maps, data.patch[indices], indices, **draws) for m, maps in explained.items()},
         "example": {
             "index": int(first),
             "class_name": list(card["test"]["images_per_class"])[data.clean.labels[first]],

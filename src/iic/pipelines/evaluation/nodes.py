@@ -12,32 +12,25 @@ from iic.explainers.attributions import Attributions
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
 from iic.progress import bar
 
-RANDOM_DRAWS = 5  # of random pixels and superpixels, averaged: the luck of one draw is no control
-
 
 def train_judges(
     params: EvaluationParams, training: TrainingParams, model: Any, train: ImageSet, card: dict, dataset: str
-) -> dict[str, dict]:
-    """The second judges' weights: for each fill those of a copy of the network that has seen masked images."""
+) -> tuple[dict[str, dict], dict[str, dict]]:
+    """The second judges' weights, fill by fill, and the precision that suits each judge."""
     from functools import partial
 
     from iic.evaluation.judges import fine_tune
     from iic.evaluation.outcomes import wanted_fills
+    from iic.evaluation.panel import choose_precisions
 
     fills = _fills(train, card)
-    return {
-        name: fine_tune(
-            model,
-            train,
-            partial(fills, name),
-            seed=params.seed,
-            epochs=params.judge_epochs,
-            flip=training.flip,
-            dtype=training.dtype,
-            progress=bar(f"{dataset}: judge of {name}", "step"),
-        ).state_dict()
-        for name in wanted_fills(params)
-    }
+    recipe = {"epochs": params.judge_epochs, "flip": training.flip, "dtype": training.dtype}
+    judges = {}
+    for name in wanted_fills(params):
+        show = bar(f"{dataset}: judge of {name}", "step")
+        judge = fine_tune(model, train, partial(fills, name), seed=params.seed, progress=show, **recipe)
+        judges[name] = judge.state_dict()
+    return judges, choose_precisions(model, judges, train, fills, params.precision)
 
 
 def judge_method(
@@ -45,6 +38,7 @@ def judge_method(
     maps: Attributions,
     model: Any,
     judges: dict[str, dict],
+    precisions: dict[str, dict],
     train: ImageSet,
     test: ImageSet,
     card: dict,
@@ -54,36 +48,27 @@ def judge_method(
     """What both judges say of the method's maps: the headline on all explained images, the matrix on some of them."""
     from iic.classifiers.inference import fingerprint, freeze
     from iic.evaluation.degradation import tied_share
-    from iic.evaluation.outcomes import headline_cells, judge_maps, matrix_cells, merged
-    from iic.evaluation.panel import fast_judges
-    from iic.explainers.controls import drawn_again
+    from iic.evaluation.outcomes import headline_cells, judge_draws, matrix_cells
+    from iic.evaluation.panel import ready_judges
+    from iic.explainers.controls import draws_of
 
     fills = _fills(train, card)
-    fast = fast_judges(model, judges, train, fills, params)
+    ready = ready_judges(model, judges, precisions, train, fills)
+    draws = draws_of(method, maps, params.seed)
     made = {
         "parameters": params.model_dump(mode="json"),
         "model": fingerprint(freeze(model)),
         "data": card["test"]["sha256"],
-        "precision": {"/".join(key): forward.precision for key, forward in fast.items()},
+        "precision": precisions,
         "tied_share": tied_share(np.asarray(maps.values)),
     }
-    forwards = {key: forward.model for key, forward in fast.items()}
-    draws = [maps]
-    if method in ("random", "random_superpixels"):
-        draws += [drawn_again(maps, params.seed, draw) for draw in range(1, RANDOM_DRAWS)]
 
     def judged(part: str, cells: list, count: int | None) -> Any:
         show = bar(f"{dataset}: {method}, {part}", "group")
-        return merged(
-            [
-                judge_maps(one, forwards, test, fills, cells, seed=params.seed, count=count, made=made, progress=show)
-                for one in draws
-            ]
-        )
+        return judge_draws(draws, ready, test, fills, cells, seed=params.seed, count=count, made=made, progress=show)
 
     headline = judged("headline", headline_cells(params), None)
-    matrix = judged("matrix", matrix_cells(params), params.matrix_images)
-    return headline, matrix
+    return headline, judged("matrix", matrix_cells(params), params.matrix_images)
 
 
 def _fills(train: ImageSet, card: dict) -> Any:

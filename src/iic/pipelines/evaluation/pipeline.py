@@ -43,12 +43,20 @@ def _of_method(d: str, m: str, project: Path) -> list[Node]:
     space = f"{d}.{m}"
     maps = {"maps": f"{space}.attributions", "model": f"{d}.model", **_images(d)}
     names = {"dataset": d, "method": m}
+    judges = {"judges": f"{d}.judges", "precisions": f"{d}.judge_precisions"}
     judged = [f"{space}.headline", f"{space}.matrix"]
     explained = {**_params(d, "attribution"), **maps}
     return [
-        _node(nodes.judge_method, {**_params(d), **maps, "judges": f"{d}.judges"}, judged, space, **names),
-        _node(property_nodes.describe_method, explained, f"{space}.properties", space, **names),
-        _node(leak_nodes.leak_method, explained, f"{space}.leakage", space, project=project, **names),
+        _node(nodes.judge_method, {**_params(d), **maps, **judges}, judged, space, **names),
+        _node(property_nodes.describe_method, explained, f"{space}.properties", space, project=project, **names),
+        _node(
+            leak_nodes.leak_method,
+            {**explained, **_params(d, "training")},
+            f"{space}.leakage",
+            space,
+            project=project,
+            **names,
+        ),
     ]
 
 
@@ -59,7 +67,7 @@ def _judges(d: str) -> Node:
         "train": f"{d}.train",
         "card": f"{d}.data_card",
     }
-    return _node(nodes.train_judges, inputs, f"{d}.judges", f"{d}.judges", dataset=d)
+    return _node(nodes.train_judges, inputs, [f"{d}.judges", f"{d}.judge_precisions"], f"{d}.judges", dataset=d)
 
 
 def _shortcut(d: str, methods: tuple[str, ...], project: Path) -> list[Node]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from iic.data.images import ImageSet
 from iic.explainers.attributions import Attributions
-from iic.explainers.segmentation import Segmenter, load_label_map
+from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams, EvaluationParams
-from iic.pipelines.attribution.nodes import SAMPLE
+from iic.pipelines.attribution.nodes import own_labels, sample_of
 from iic.progress import bar
-from iic.selection import project_folder
 
 
 def describe_method(
@@ -25,19 +25,14 @@ def describe_method(
     card: dict,
     dataset: str,
     method: str,
+    project: Path,
 ) -> dict:
     """Complexity, faithfulness, localisation and sanity of one method's maps."""
-    import torch
-
     from iic.evaluation.properties import describe
     from iic.evaluation.sanity import Explainer
 
-    labels = None
-    if attribution.segments is not None:
-        labels = load_label_map(project_folder() / attribution.segments, len(test), test.images.shape[2:])
-    chosen = np.linspace(0, len(train) - 1, min(SAMPLE, len(train)), dtype=int)
-    sample = torch.from_numpy(train.images[chosen])
-    explainer = Explainer(method, model, sample, np.array(card["train"]["mean"]), Segmenter(attribution, labels))
+    segmenter = Segmenter(attribution, own_labels(attribution, test, project))
+    explainer = Explainer(method, model, sample_of(train), np.array(card["train"]["mean"]), segmenter)
     return {
         "dataset": dataset,
         **describe(
