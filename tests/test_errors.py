@@ -29,6 +29,13 @@ CASES = {
     "unknown block": (("--params", "digits.attributions.n_images=50"), {}, ["digits.attributions", "attribution"]),
     "wrong type": (("--params", "digits.attribution.n_images=many"), {}, ["digits.attribution.n_images", "'many'"]),
     "out of range": (("--params", "digits.evaluation.keep=1.5"), {}, ["digits.evaluation.keep", "less than 1"]),
+    "no list": (
+        ("--params", "digits.evaluation.fills=road"),
+        {},
+        ["digits.evaluation.fills", "conf/local/parameters.yml", "digits: {evaluation: {fills: [...]}}"],
+    ),
+    "no such class": (("--params", "digits.evaluation.shortcut_class=12"), {}, ["shortcut_class is 12", "10 classes"]),
+    "nearly a group of methods": ((), {"IIC_METHODS": "studdy"}, ["did you mean 'study'"]),
     "negative seed": (("--params", "digits.evaluation.seed=-1"), {}, ["digits.evaluation.seed", "-1"]),
     "small budget": (("--params", "digits.attribution.budget=60"), {}, ["digits.attribution", "budget of 60"]),
     "another dataset's parameter": (("--params", "mnist.attribution.n_imges=5"), {}, ["'mnist.attribution.n_imges'"]),

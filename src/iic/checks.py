@@ -56,6 +56,12 @@ def _check_dataset(parameters: dict[str, Any], name: str) -> dict[str, Block]:
             models[key] = model.model_validate(block.get(key, {}))
         except ValidationError as error:
             raise UserError(_sentence(error, f"{name}.{key}", model)) from error
+    marked, classes = models["evaluation"].shortcut_class, models["data"].class_names
+    if marked >= len(classes):
+        raise UserError(
+            f"{name}.evaluation.shortcut_class is {marked}, but '{name}' has {len(classes)} classes, counted from 0: "
+            "choose one of them."
+        )
     return models
 
 
@@ -72,6 +78,11 @@ def _sentence(error: ValidationError, where: str, model: type[Block]) -> str:
         return f"Unknown parameter '{path}': {hint}"
     if first["type"] == "missing":
         return f"Parameter '{path}' is missing: give it in conf/base/parameters.yml."
+    if first["type"] == "tuple_type":
+        return (
+            f"Parameter '{path}' is {first['input']!r}, but should be a list: write it into "
+            f"conf/local/parameters.yml, as in `{where.replace('.', ': {')}: {{{first['loc'][0]}: [...]}}}}`."
+        )
     reason = first["msg"][0].lower() + first["msg"][1:]
     return f"Parameter '{path}' is {first['input']!r}, but {reason}: change it in the parameters."
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
 import click
 from kedro.framework.cli.project import run as kedro_run
 from kedro.io import DatasetError
@@ -51,28 +56,36 @@ def run(**options) -> None:
         raise
 
 
-@cli.command(name="ship")
-@click.argument("datasets", nargs=-1, required=True)
-def ship(datasets: tuple[str, ...]) -> None:
-    """Write the newest networks of DATASETS to weights/, in float16, each with its model card."""
+@contextmanager
+def _loaded(datasets: tuple[str, ...]) -> Iterator[tuple[Any, Path]]:
+    """Kedro's context for these datasets, and the project's folder; errors of the user's become sentences."""
     import os
 
     from kedro.framework.session import KedroSession
 
-    from iic.selection import one_channel, project_folder
-    from iic.shipping import ship_network, ship_posterior
+    from iic.selection import project_folder
 
     os.environ["IIC_DATASETS"] = ",".join(datasets)
     project = project_folder()
     try:
         with KedroSession.create(project_path=project) as session:
-            context = session.load_context()
-            for dataset in datasets:
-                click.echo(ship_network(context.catalog, dataset, project))
-            for dataset in one_channel(datasets, context.config_loader["parameters"]):
-                click.echo(ship_posterior(context.catalog, dataset, project))
+            yield session.load_context(), project
     except UserError as error:
         raise click.ClickException(str(error)) from None
+
+
+@cli.command(name="ship")
+@click.argument("datasets", nargs=-1, required=True)
+def ship(datasets: tuple[str, ...]) -> None:
+    """Write the newest networks of DATASETS to weights/, in float16, each with its model card."""
+    from iic.selection import one_channel
+    from iic.shipping import ship_network, ship_posterior
+
+    with _loaded(datasets) as (context, project):
+        for dataset in datasets:
+            click.echo(ship_network(context.catalog, dataset, project))
+        for dataset in one_channel(datasets, context.config_loader["parameters"]):
+            click.echo(ship_posterior(context.catalog, dataset, project))
 
 
 @cli.command(name="seeds")
@@ -80,22 +93,12 @@ def ship(datasets: tuple[str, ...]) -> None:
 def seeds(datasets: tuple[str, ...]) -> None:
     """Compare the newest accuracy reports of DATASETS over training seeds, and save what holds in all."""
     import json
-    import os
-
-    from kedro.framework.session import KedroSession
 
     from iic.evaluation.seeds import across_seeds, newest_by_seed, sentences
-    from iic.selection import project_folder
 
-    os.environ["IIC_DATASETS"] = ",".join(datasets)
-    project = project_folder()
-    try:
-        with KedroSession.create(project_path=project) as session:
-            catalog = session.load_context().catalog
-            for dataset in datasets:
-                files = sorted((project / "data/08_reporting" / dataset).glob("accuracy_report.json/*/*_report.json"))
-                found = across_seeds(newest_by_seed(json.loads(file.read_text()) for file in files))
-                catalog[f"{dataset}.seeds_report"].save(found)
-                click.echo(f"{dataset}\n{sentences(found)}")
-    except UserError as error:
-        raise click.ClickException(str(error)) from None
+    with _loaded(datasets) as (context, project):
+        for dataset in datasets:
+            files = sorted((project / "data/08_reporting" / dataset).glob("accuracy_report.json/*/*_report.json"))
+            found = across_seeds(newest_by_seed(json.loads(file.read_text()) for file in files))
+            context.catalog[f"{dataset}.seeds_report"].save(found)
+            click.echo(f"{dataset}\n{sentences(found)}")

@@ -39,7 +39,7 @@ def selected_methods() -> tuple[str, ...]:
         return METHODS if names == ("all",) else STUDY
     for name in names:
         if name not in METHODS:
-            near = get_close_matches(name, METHODS, n=1)
+            near = get_close_matches(name, (*METHODS, "study", "all"), n=1)
             hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(BASE)}, or 'study', or 'all'."
             raise UserError(f"Unknown method '{name}' in IIC_METHODS: {hint}")
     return names

@@ -24,7 +24,7 @@ def newest_by_seed(reports: Iterable[dict]) -> dict[int, dict]:
     by_seed = {r["parameters"]["training"]["seed"]: r for r in found if _but_seed(r) == like}
     if len(by_seed) < 2:
         raise UserError(
-            f"There are reports of {len(by_seed)} training seed with these parameters, and two at least are needed: "
+            f"Reports of training seeds that differ in nothing else: {len(by_seed)}, and two at least are needed: "
             "run the evaluation pipeline with another one, such as --params digits.training.seed=1."
         )
     return dict(sorted(by_seed.items()))

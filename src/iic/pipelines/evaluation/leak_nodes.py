@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from iic.checks import is_own
 from iic.data.images import SIDES, ImageSet
 from iic.errors import UserError
 from iic.explainers.attributions import Attributions, select_images
@@ -112,7 +113,7 @@ def plant_shortcut(
 
 def _why_no_network(training: TrainingParams, train: ImageSet) -> str | None:
     """Why no network with a shortcut can be trained by the project's recipe; None if it can."""
-    if training.weights not in ("trained", "shipped"):
+    if is_own(training):
         return "the explained network is the user's own, and how it was trained is not known here"
     if not all(side in SIDES for side in train.images.shape[2:]):
         return "the project's recipe is for images of 25 to 48 pixels a side"
