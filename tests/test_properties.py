@@ -301,7 +301,7 @@ def test_figures_show_every_method(linear):
     none = panels(randomisation_lines("made-up", {"sobel": found["sobel"]}))
     assert len(none) == 1 and "no method" in none[0].texts[0].get_text()
     maps = {m: explained(m, linear) for m in found}
-    heat = panels(agreement_heat_map(agree(maps, EVALUATION)))
+    heat = panels(agreement_heat_map("made-up", agree(maps, EVALUATION)))
     assert len(heat) == 2 and all(len(axis.texts) == 16 for axis in heat)
     assert heat[0].images[0].get_clim() == (-1, 1)
 
@@ -334,7 +334,7 @@ def test_every_node_in_memory(linear, tmp_path):
     )
     assert found["lime"] == {"dataset": "made-up", **by_hand}
     figures = (
-        draw_agreement(compare_maps(EVALUATION, **maps)),
+        draw_agreement("made-up", compare_maps(EVALUATION, **maps)),
         draw_properties("made-up", **found),
         draw_randomisation("made-up", **found),
     )

@@ -35,7 +35,7 @@ def bayesian_plot(report: dict) -> Any:
     right.set(ylabel="mean probability of the forced answer", title="confidence on what each method keeps")
     for axis in (left, right):
         axis.set_ylim(0, 1.15)
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8)
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.27), fontsize=8)
     figure.suptitle(f"{report['dataset']}: Bayesian network, {report['samples']} posterior samples")
     return figure
 

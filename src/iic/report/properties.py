@@ -29,10 +29,11 @@ SIMILARITIES = {
 }
 
 
-def agreement_heat_map(agreement: dict) -> Any:
+def agreement_heat_map(dataset: str, agreement: dict) -> Any:
     """Two matrices, methods by methods: rank correlation, and overlap of the top pixels.
 
     Args:
+        dataset: its name.
         agreement: from `iic.evaluation.properties.agree`.
     """
     names = [_line(method) for method in agreement["methods"]]
@@ -54,7 +55,7 @@ def agreement_heat_map(agreement: dict) -> Any:
         axis.set_yticks(range(len(names)), names, fontsize=7)
         if len(names) <= WRITTEN:
             _write_values(axis, picture, agreement[key])
-    figure.suptitle(f"how far methods agree: {agreement['n_images']} test images", fontsize=10)
+    figure.suptitle(f"{dataset}: how far methods agree, {agreement['n_images']} test images", fontsize=10)
     return figure
 
 

@@ -117,7 +117,7 @@ def _pictures(d: str, methods: tuple[str, ...]) -> list[Node]:
         _node(nodes.draw_cost, report, f"{d}.cost_plot", space),
         _node(nodes.compare_visually, grid, f"{d}.visual_comparison", space),
         _node(leak_nodes.draw_leakage, _each(d, methods, "leakage"), f"{d}.leakage_plot", space, dataset=d),
-        _node(property_nodes.draw_agreement, f"{d}.agreement", f"{d}.agreement_plot", space),
+        _node(property_nodes.draw_agreement, {"agreement": f"{d}.agreement"}, f"{d}.agreement_plot", space, dataset=d),
         _node(property_nodes.draw_properties, properties, f"{d}.properties_plot", space, dataset=d),
         _node(property_nodes.draw_randomisation, properties, f"{d}.randomisation_plot", space, dataset=d),
     ]

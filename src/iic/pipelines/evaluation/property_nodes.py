@@ -53,11 +53,11 @@ def compare_maps(params: EvaluationParams, **maps: Attributions) -> dict:
     return agree(maps, params, bar("agreement of methods", "pair"))
 
 
-def draw_agreement(agreement: dict) -> Any:
+def draw_agreement(dataset: str, agreement: dict) -> Any:
     """Heat maps of the methods' agreement."""
     from iic.report.properties import agreement_heat_map
 
-    return agreement_heat_map(agreement)
+    return agreement_heat_map(dataset, agreement)
 
 
 def draw_properties(dataset: str, **properties: dict) -> Any:
