@@ -12,14 +12,12 @@ at most 1.10).
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
-from setting import Setting
+from setting import Setting, forwards_alone, seconds
 
 from iic.explainers.methods import explain
 from iic.explainers.perturbation import suitable_batch
@@ -29,36 +27,22 @@ from iic.progress import bar
 METHODS = ("lime", "kernel_shap")
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-@torch.no_grad()
-def forwards_alone(setting: Setting, pixels: torch.Tensor, count: int) -> None:
-    """`count` images through the network, in batches of `pixels`."""
-    for at in range(0, count, len(pixels)):
-        setting.context.forward.model(pixels[: count - at]).softmax(1)
-
-
 def bench(setting: Setting, images: int, budget: int, repeats: int) -> list[str]:
     """A row of the table for each method."""
     params = setting.context.params.model_copy(update={"budget": budget})
     context = replace(setting.context, params=params)
     indices = setting.chosen(images)
     targets, shown = setting.targets(indices), setting.test.images[indices]
-    batch = params.batch_size or suitable_batch(context.forward, shown.shape[1:])
+    batch = params.batch_size or suitable_batch(context.forward.model, context.forward.device, shown.shape[1:])
     pixels = torch.from_numpy(np.resize(shown, (batch, *shown.shape[1:]))).to(context.forward.device).float()
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     rows = []
     for method in METHODS:
         run = partial(explain, method, context, shown, indices, targets)
         count = int(run().numbers["forwards"].sum())  # warms up, too
-        forwards_alone(setting, pixels, count)
+        forwards_alone(context.forward.model, pixels, count)
         found = [
-            (seconds(run), seconds(partial(forwards_alone, setting, pixels, count)))
+            (seconds(run), seconds(partial(forwards_alone, context.forward.model, pixels, count)))
             for _ in bar(f"{setting.dataset}: {method}", "repeat")(range(repeats))
         ]
         whole, alone = np.median(found, axis=0)

@@ -14,36 +14,21 @@ it is measured, with the explained network as both judges (another network of it
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
-from setting import Setting
+from setting import Setting, forwards_alone, seconds
 from torch import nn
 
 from iic.evaluation.fills import FILLS, Fills
-from iic.evaluation.outcomes import EXPLAINED, GROUP, JUDGES, Cell, headline_cells, judge_maps, matrix_cells
+from iic.evaluation.outcomes import EXPLAINED, JUDGES, Cell, headline_cells, judge_maps, matrix_cells
 from iic.explainers.attributions import Attributions
 from iic.explainers.methods import explain
+from iic.explainers.perturbation import suitable_batch
 from iic.params import EvaluationParams
 from iic.progress import bar
 
 STEP = 8  # pixels that PixelFlipping flips at once
-
-
-def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
-
-
-@torch.no_grad()
-def forwards_alone(model: nn.Module, pixels: torch.Tensor, count: int) -> None:
-    """`count` images through the network, GROUP at a time, and its probabilities."""
-    for at in range(0, count, GROUP):
-        model(pixels[: min(GROUP, count - at)]).softmax(1)
 
 
 def quantus_curve(model: nn.Module, images: np.ndarray, targets: np.ndarray, maps: np.ndarray) -> np.ndarray:
@@ -74,10 +59,11 @@ def bench(dataset: str, arguments: argparse.Namespace) -> None:
     maps = Attributions(values, indices, targets, {})
     fills = Fills(setting.context.mean, setting.train.images)
     judges = {(judge, fill): fast.model for judge in JUDGES for fill in FILLS}
-    pixels = torch.from_numpy(setting.test.images[np.resize(indices, GROUP)]).float()
+    batch = suitable_batch(fast.model, fast.device, setting.test.images.shape[1:])
+    pixels = torch.from_numpy(setting.test.images[np.resize(indices, batch)]).float()
     pixels = pixels.contiguous(memory_format=torch.channels_last)
-    forwards_alone(fast.model, pixels, 10 * GROUP)
-    one = seconds(lambda: forwards_alone(fast.model, pixels, 10 * GROUP)) / (10 * GROUP)
+    forwards_alone(fast.model, pixels, 10 * batch)
+    one = seconds(lambda: forwards_alone(fast.model, pixels, 10 * batch)) / (10 * batch)
     cells, test = matrix_cells(params), len(setting.test)
     counts = {"headline": len(headline_cells(params)) * test, "matrix": len(cells) * min(params.matrix_images, test)}
     print(f"{dataset}, {fast.precision}: a forward takes {one * 1e6:.0f} µs; estimate for one method:", end=" ")
@@ -122,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--datasets", nargs="+", default=["mnist", "cifar10"])
     parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--quantus-images", type=int, default=64)
+    parser.add_argument("--quantus-images", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
     for dataset in arguments.datasets:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -102,3 +104,17 @@ def overlap(found: np.ndarray, truth: np.ndarray, segments: np.ndarray) -> float
     """Share of the pixels of the true top fifth that the found one holds."""
     pixels, right = top_superpixels(found, segments)[segments], top_superpixels(truth, segments)[segments]
     return float((pixels & right).sum() / right.sum())
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+@torch.no_grad()
+def forwards_alone(model: nn.Module, pixels: torch.Tensor, count: int) -> None:
+    """`count` images through the network, as many at a time as there are pixels for, and its probabilities."""
+    for at in range(0, count, len(pixels)):
+        model(pixels[: count - at]).softmax(1)

@@ -82,11 +82,11 @@ def test_composed_pixels_are_the_images_or_the_fills(images, kind, count):
 
 
 def test_the_batch_fits_the_cache_and_stays_within_bounds(forward):
-    small = suitable_batch(forward, (3, 32, 32))
+    small = suitable_batch(forward.model, "cpu", (3, 32, 32))
     assert small % 16 == 0 and 16 <= small <= 256
     wide = build_network([120.0], [60.0], widths=(1024, 8, 8))
-    assert suitable_batch(Forward(freeze(wide), "float32", "cpu", 1.0), (1, 32, 32)) == 16
-    assert suitable_batch(Forward(wide, "float32", "cuda", 1.0), (1, 32, 32)) == 4096
+    assert suitable_batch(freeze(wide), "cpu", (1, 32, 32)) == 16
+    assert suitable_batch(wide, "cuda", (1, 32, 32)) == 4096
 
 
 def test_batches_are_full_and_hold_every_row_once():

@@ -1,8 +1,6 @@
-"""A fully connected ReLU network whose weights and biases are Normal random variables, as a Pyro model and guide.
+"""A fully connected ReLU network as a pure function of its weights: one sample of any posterior is one set of them.
 
-Prior: every weight and bias ~ Normal(0, prior_scale). Guide: mean-field Normal with learned mean and scale (Blundell
-2015, arXiv 1505.05424). The guide is AutoNormal written out: AutoNormal wraps each sample in a Delta, for which
-TraceMeanField_ELBO estimates the KL divergence from that one sample; plain Normal sites give it in closed form.
+Names and shapes are `weight_shapes`'. Everything here is plain torch.
 """
 
 from __future__ import annotations
@@ -14,6 +12,8 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+PIXEL_UNIT = 255.0  # uint8 pixels are divided by it
 
 
 def weight_shapes(sizes: Sequence[int]) -> dict[str, tuple[int, ...]]:
@@ -35,67 +35,81 @@ def initial_means(sizes: Sequence[int]) -> dict[str, Tensor]:
     return means
 
 
-def normalise(images: Tensor, pixel_mean: float) -> Tensor:
-    """uint8 (N, C, H, W) -> float32 (N, C * H * W): x / 255 - pixel_mean, the mean in the same units 0..1."""
-    return images.flatten(1).float().div_(255).sub_(pixel_mean)
+def unflatten(vector: Tensor, sizes: Sequence[int]) -> dict[str, Tensor]:
+    """All weights and biases from one tensor (n, ...), in layer order: name -> view of the shape (*shape, ...)."""
+    shapes = weight_shapes(sizes)
+    parts = vector.split([math.prod(shape) for shape in shapes.values()])
+    return {name: part.view(*shapes[name], *vector.shape[1:]) for name, part in zip(shapes, parts, strict=True)}
 
 
-def logits(weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
-    """The network for one set of weights.
+def normalise(raw: Tensor, pixel_mean: float, unit: float = PIXEL_UNIT) -> Tensor:
+    """What the first layer sees: raw / unit - pixel_mean.
+
+    Args:
+        raw: uint8 images (N, C, H, W), or float features (N, F).
+        pixel_mean: subtracted from every value, in units of `unit`: of pixels 0..1.
+        unit: what a raw value is divided by.
+
+    Returns:
+        float32 (N, C * H * W) or (N, F).
+    """
+    return raw.flatten(1).float().div(unit).sub_(pixel_mean)
+
+
+def last_hidden(weights: Mapping[str, Tensor], inputs: Tensor, dropout: float = 0.0) -> Tensor:
+    """What the last layer sees, float (N, units); arguments as `logits`."""
+    hidden = inputs
+    for layer in range(len(weights) // 2 - 1):
+        weight = weights[f"layer{layer}.weight"]
+        hidden = F.linear(hidden.to(weight.dtype), weight, weights[f"layer{layer}.bias"]).relu()
+        if dropout:
+            hidden = F.dropout(hidden, dropout)
+    return hidden
+
+
+def logits(weights: Mapping[str, Tensor], inputs: Tensor, dropout: float = 0.0) -> Tensor:
+    """The network for one set of weights; every layer computes in the type of its weights.
 
     Args:
         weights: named and shaped as `weight_shapes` says.
         inputs: float32 (N, sizes[0]), from `normalise`.
+        dropout: share of the hidden units that are 0, drawn for each image from torch's RNG (training of MC dropout).
+
+    Returns:
+        (N, classes), float32 unless the last weights are of another type.
+    """
+    last = len(weights) // 2 - 1
+    weight = weights[f"layer{last}.weight"]
+    return F.linear(last_hidden(weights, inputs, dropout).to(weight.dtype), weight, weights[f"layer{last}.bias"])
+
+
+def lowered(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """The weights with every layer but the last in `dtype`."""
+    last = f"layer{len(weights) // 2 - 1}."
+    return {name: value if name.startswith(last) else value.to(dtype) for name, value in weights.items()}
+
+
+def local_logits(loc: Mapping[str, Tensor], variance: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """One draw of the network's output under independent Normal weights, each image with weights of its own.
+
+    Kingma et al. 2015 (arXiv 1506.02557), eq. 6: given the layer's input x, its pre-activations are independent Normals
+    of mean x @ loc.T and variance x² @ variance.T (biases alike), so they are drawn, from torch's RNG, in place of the
+    weights. The expected log-likelihood is the same; its gradient is less noisy, as images do not share their draws.
+
+    Args:
+        loc: mean of every weight and bias, as `weight_shapes` says.
+        variance: same names and shapes, above 0.
+        inputs: float32 (N, sizes[0]).
 
     Returns:
         float32 (N, classes).
     """
-    hidden, last = inputs, len(weights) // 2 - 1
+    hidden, last = inputs, len(loc) // 2 - 1
     for layer in range(last + 1):
-        hidden = F.linear(hidden, weights[f"layer{layer}.weight"], weights[f"layer{layer}.bias"])
+        weight, bias = f"layer{layer}.weight", f"layer{layer}.bias"
+        mean = F.linear(hidden, loc[weight], loc[bias])
+        spread = F.linear(hidden.square(), variance[weight], variance[bias]).sqrt()
+        hidden = torch.addcmul(mean, spread, torch.randn_like(mean))
         if layer < last:
             hidden = hidden.relu()
     return hidden
-
-
-def model(
-    sizes: Sequence[int], prior_scale: float, train_size: int, inputs: Tensor, labels: Tensor, chosen: Tensor
-) -> None:
-    """Pyro model: prior, network, and a Categorical label per image.
-
-    Args:
-        sizes: units per layer, inputs first, classes last.
-        prior_scale: standard deviation of every weight and bias a priori.
-        train_size: number of training images; the batch's likelihood counts train_size / B times.
-        inputs: float32 (B, sizes[0]), a batch, from `normalise`.
-        labels: int64 (B,).
-        chosen: int64 (B,), which of the training images the batch holds.
-    """
-    import pyro
-    import pyro.distributions as dist
-
-    prior = dist.Normal(0.0, prior_scale)
-    weights = {
-        name: pyro.sample(name, prior.expand(shape).to_event(len(shape)))
-        for name, shape in weight_shapes(sizes).items()
-    }
-    outputs = logits(weights, inputs)  # (B, classes)
-    with pyro.plate("images", train_size, subsample=chosen):
-        pyro.sample("labels", dist.Categorical(logits=outputs), obs=labels)
-
-
-def guide(means: Mapping[str, Tensor], init_scale: float) -> None:
-    """Pyro guide: an independent Normal for every weight and bias, parameters `<name>.loc` and `<name>.scale`.
-
-    Args:
-        means: where the learned means start, from `initial_means`.
-        init_scale: where the learned scales start.
-    """
-    import pyro
-    import pyro.distributions as dist
-
-    for name, mean in means.items():
-        loc = pyro.param(f"{name}.loc", mean)
-        start = torch.full_like(mean, init_scale)
-        scale = pyro.param(f"{name}.scale", start, constraint=dist.constraints.softplus_positive)
-        pyro.sample(name, dist.Normal(loc, scale).to_event(mean.ndim))

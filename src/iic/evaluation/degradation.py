@@ -16,9 +16,9 @@ def pixel_ranks(values: np.ndarray, indices: np.ndarray, seed: int) -> np.ndarra
         seed: see `indices`.
 
     Returns:
-        int64 (N, H, W), each image a permutation of 0..H W - 1.
+        int32 (N, H, W), each image a permutation of 0..H W - 1.
     """
-    ranks = np.empty((len(values), values[0].size), np.int64)
+    ranks = np.empty((len(values), values[0].size), np.int32)
     for row, (flat, index) in enumerate(zip(values.reshape(ranks.shape), indices, strict=True)):
         tie_breaker = generator("ties", seed, index).random(flat.size)
         ranks[row, np.lexsort((tie_breaker, -flat))] = np.arange(flat.size)

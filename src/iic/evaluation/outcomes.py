@@ -24,13 +24,14 @@ from iic.evaluation.degradation import pixel_ranks
 from iic.evaluation.fills import SEEDED, Fills
 from iic.evaluation.road import imputation_noise, linear_imputation
 from iic.explainers.attributions import Attributions
+from iic.explainers.perturbation import suitable_batch
 from iic.params import EvaluationParams
 
 DIRECTIONS = ("keep", "remove")
 EXPLAINED, ADAPTED = "explained", "adapted"  # the judges: the network itself, and its copies that know masked images
 JUDGES = (EXPLAINED, ADAPTED)
 HEADLINE_FILLS = ("salt_and_pepper", "mean_colour")
-GROUP = 128  # images that are degraded together
+GROUP = 256  # images that are degraded together
 
 Judges = Mapping[tuple[str, str], nn.Module]  # (judge, fill) -> frozen network
 
@@ -156,14 +157,17 @@ def judge_maps(
     ways: dict[tuple, list[int]] = {}  # what one picture is made by -> the cells that are shown it
     for k, cell in enumerate(wanted):
         ways.setdefault(cell[1:], []).append(k)
+    devices = {name: _device_of(judges[name]) for name in {(cell.judge, cell.fill) for cell in wanted}}
+    shape = test.images.shape[1:]
+    batches = {name: suitable_batch(judges[name], device.type, shape) for name, device in devices.items()}
     for start in progress(range(0, len(indices), GROUP)):
         some = slice(start, start + GROUP)
         images = test.images[indices[some]]
         ranks = pixel_ranks(np.asarray(maps.values[some.start : min(some.stop, len(indices))]), indices[some], seed)
         for way, pixels in _degraded(images, ranks, indices[some], fills, list(ways)):
             for k in ways[way]:
-                judge = judges[wanted[k].judge, wanted[k].fill]
-                logits = predict_logits(judge, pixels.to(_device_of(judge)), GROUP).cpu()
+                name = wanted[k].judge, wanted[k].fill
+                logits = predict_logits(judges[name], pixels.to(devices[name]), batches[name]).cpu()
                 if not logits.isfinite().all():
                     raise UserError(f"The {wanted[k].judge} judge's output is not finite for {way[1]}: train it again.")
                 predicted[k, some] = logits.argmax(1)

@@ -104,9 +104,9 @@ def compose(image: Tensor, fill: Tensor, keep: Tensor | Shown, out: Tensor, part
 
 
 @functools.lru_cache(maxsize=1)
-def suitable_batch(forward: Forward, shape: tuple[int, ...]) -> int:
+def suitable_batch(model: nn.Module, device: str, shape: tuple[int, ...]) -> int:
     """Images a forward for images of this shape, (C, H, W): what fits ROOM on a CPU, enough to fill a GPU."""
-    if forward.device != "cpu":
+    if device != "cpu":
         return GPU_BATCH
     largest = 4 * math.prod(shape)  # bytes of an image as float32
 
@@ -115,9 +115,9 @@ def suitable_batch(forward: Forward, shape: tuple[int, ...]) -> int:
         if isinstance(output, Tensor):
             largest = max(largest, output.nbytes // 2)
 
-    hooks = [module.register_forward_hook(look) for module in forward.model.modules()]
+    hooks = [module.register_forward_hook(look) for module in model.modules()]
     try:
-        forward.model(torch.zeros(2, *shape).contiguous(memory_format=torch.channels_last))
+        model(torch.zeros(2, *shape).contiguous(memory_format=torch.channels_last))
     finally:
         for hook in hooks:
             hook.remove()
@@ -151,7 +151,7 @@ def masked_values(
     if forward.device == "cpu":
         keep_freed_memory()
     channels, height, width = jobs[0].image.shape
-    size = batch_size or suitable_batch(forward, jobs[0].image.shape)
+    size = batch_size or suitable_batch(forward.model, forward.device, jobs[0].image.shape)
     lengths = [len(job.masks) for job in jobs]
     targets = torch.from_numpy(np.repeat([job.target for job in jobs], lengths)).to(forward.device)
     buffer = torch.empty(AHEAD * size, height, width, channels, device=forward.device)
