@@ -39,6 +39,7 @@ CASES = {
     "negative seed": (("--params", "digits.evaluation.seed=-1"), {}, ["digits.evaluation.seed", "-1"]),
     "small budget": (("--params", "digits.attribution.budget=60"), {}, ["digits.attribution", "budget of 60"]),
     "another dataset's parameter": (("--params", "mnist.attribution.n_imges=5"), {}, ["'mnist.attribution.n_imges'"]),
+    "a dataset that is not run": (("--params", "mnist.training.epochs=1"), {}, ["'mnist'", "IIC_DATASETS=mnist"]),
     "too many of a few images": (("--params", "digits.data.n_test=100"), {}, ["n_images", "200", "100"]),
     "nothing to run": (("--pipelines", "bayesian"), {"IIC_DATASETS": "shapes"}, ["one-channel"]),
     "too many images": (("--params", "digits.attribution.n_images=1001"), {}, ["n_images", "1001", "1000"]),

@@ -52,6 +52,12 @@ class ProjectHooks:
     @hook_impl
     def before_pipeline_run(self, run_params: dict[str, Any], pipeline, catalog) -> None:
         """Check that inputs exist and images suffice; clear what killed runs left; start the records of this run."""
+        for name in run_params.get("runtime_params") or {}:
+            if name not in self._blocks:
+                raise UserError(
+                    f"--params has something for '{name}', but this run is of {', '.join(self._blocks)} only: "
+                    f"set IIC_DATASETS={name}, or leave it out."
+                )
         names = pipeline.datasets()
         used = {d: blocks for d, blocks in self._blocks.items() if f"{d}.test" in names}
         keep_existing = run_params.get("only_missing_outputs")
