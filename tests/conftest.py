@@ -30,7 +30,18 @@ SMALL = {
         "training": {"epochs": 2, "widths": [8, 16, 16]},
         "attribution": {"n_images": 30, "budget": 120, "superpixels": 20},
         "evaluation": JUDGING,
-        "bayesian": {"hidden": [32], "epochs": 2, "samples": 10, "noise_images": 100},
+        "bayesian": {
+            "hidden": [32],
+            "references": ["laplace", "ensemble"],
+            "epochs": 2,
+            "samples": 10,
+            "members": 2,
+            "noise_images": 100,
+            "explained_images": 40,
+            "refused_images": 5,
+            "variance_images": 3,
+            "repeats": 2,
+        },
     },
     "shapes": {
         "data": {"n_train": 400, "n_test": 100},
@@ -51,6 +62,18 @@ QUICK_JUDGING = ",".join(  # for runs of digits from the command line, where jud
         "leakage_images=20",
         "shortcut_epochs=1",
         "shortcut_images=10",
+    )
+)
+QUICK_DOUBT = ",".join(
+    f"digits.bayesian.{name}"
+    for name in (
+        "epochs=2",
+        "samples=5",
+        "noise_images=50",
+        "explained_images=20",
+        "refused_images=4",
+        "variance_images=2",
+        "repeats=2",
     )
 )
 

@@ -1,5 +1,7 @@
 """Each pipeline by itself, in memory, on a few images."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from kedro.io import DataCatalog, MemoryDataset
@@ -38,7 +40,17 @@ PARAMETERS = {
         shortcut_epochs=1,
         shortcut_images=10,
     ),
-    "params:digits.bayesian": BayesianParams(hidden=(16,), epochs=1, samples=5, noise_images=20),
+    "params:digits.bayesian": BayesianParams(
+        hidden=(16,),
+        references=("dropout",),
+        epochs=1,
+        samples=5,
+        noise_images=20,
+        explained_images=20,
+        refused_images=3,
+        variance_images=2,
+        repeats=2,
+    ),
 }
 
 
@@ -123,10 +135,22 @@ def test_evaluation(memory, tmp_path):
 
 
 def test_bayesian(memory):
-    outputs = run(bayesian(DIGITS, DEFAULT), memory)
+    outputs = run(bayesian(DIGITS, DEFAULT, Path()), memory)
     report = outputs["digits.bayesian_report"]
     assert set(report["degraded"]) == set(DEFAULT)
     assert 0 <= report["uniform_noise"]["confidence"]["refused"] <= 1
+    tables = outputs["digits.uncertainty"]["networks"]
+    assert set(tables) == {"plain", "mean_field", "dropout"}
+    assert set(tables["plain"]["outside"]) == {"noise", "inverted", "rotated_90", "rotated_180", "shapes"}
+    assert tables["plain"]["n_validation"] == 400
+    doubt = outputs["digits.doubt"]["networks"]
+    assert all(set(doubt[name]) == set(DEFAULT) for name in ("plain", "mean_field"))
+    found = outputs["digits.posterior_explanations"]["selectors"]
+    assert set(found) == {"mutual_information", "disagreement_lrp", "disagreement_integrated_gradients"}
+    assert outputs["digits.posterior_maps"]["lrp.95"].shape == (6, 28, 28)
+    assert set(outputs["digits.refusals"]) == {"dataset", "mutual_information", "entropy"}
+    sources = outputs["digits.variance"]["sources"]
+    assert {"lime: sampling", "kernel_shap: segmentation", "lrp: training seed", "lrp: posterior"} < set(sources)
 
 
 def test_the_registry_is_built_for_the_names_asked_for(monkeypatch):

@@ -106,6 +106,13 @@ def test_pictures_have_content(finished_run):
         "shortcut.png",
         "visual_comparison.png",
         "bayesian.png",
+        "reliability.png",
+        "selection.png",
+        "outside.png",
+        "doubt.png",
+        "posterior_maps.png",
+        "refusals.png",
+        "variance.png",
     }
     for path in pictures:
         grey = np.asarray(Image.open(path).convert("L"))

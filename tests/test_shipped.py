@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import QUICK_JUDGING, ROOT, kedro, make_project
+from conftest import QUICK_DOUBT, QUICK_JUDGING, ROOT, kedro, make_project
 
 from iic.errors import UserError
 from iic.shipped import FOLDER, as_shipped, card_path, check_shipped, load_shipped, ship
@@ -55,8 +55,8 @@ def test_a_run_ships_and_a_run_uses_what_was_shipped(finished_run, tmp_path):
     shutil.copytree(project / FOLDER, clone / FOLDER)
     small = (
         "digits.training.weights=shipped,digits.bayesian.weights=shipped,digits.attribution.n_images=10,"
-        "digits.attribution.budget=110,digits.attribution.superpixels=20,digits.bayesian.samples=5,digits.bayesian.noise_images=50,"
-        f"{QUICK_JUDGING}"
+        "digits.attribution.budget=110,digits.attribution.superpixels=20,"
+        f"{QUICK_DOUBT},{QUICK_JUDGING}"
     )
     result = kedro(clone, "run", "--params", small, IIC_DATASETS="digits", IIC_METHODS="lrp,random")
     assert result.returncode == 0, result.stderr

@@ -213,7 +213,7 @@ class JudgesDataset(_File):
 
 
 class PosteriorDataset(_File):
-    """An `iic.bayes.inference.Posterior` as a dictionary of tensors, read with `weights_only`."""
+    """A posterior of `iic.bayes.posteriors` as a dictionary of tensors, read with `weights_only`."""
 
     def _write(self, data: Any, file: BinaryIO) -> None:
         import torch
@@ -221,6 +221,31 @@ class PosteriorDataset(_File):
         torch.save(data.state_dict(), file)
 
     def _read(self, path: Path) -> Any:
-        from iic.bayes.inference import Posterior
+        from iic.bayes.posteriors import from_state_dict
 
-        return Posterior.from_state_dict(_read_tensors(path))
+        return from_state_dict(_read_tensors(path))
+
+
+class PosteriorsDataset(_File):
+    """Several posteriors by name, as dictionaries of tensors, read with `weights_only`."""
+
+    def _write(self, data: Any, file: BinaryIO) -> None:
+        import torch
+
+        torch.save({name: posterior.state_dict() for name, posterior in data.items()}, file)
+
+    def _read(self, path: Path) -> Any:
+        from iic.bayes.posteriors import from_state_dict
+
+        return {name: from_state_dict(state) for name, state in _read_tensors(path).items()}
+
+
+class ArraysDataset(_File):
+    """Plain arrays by name, as an .npz."""
+
+    def _write(self, data: Any, file: BinaryIO) -> None:
+        np.savez_compressed(file, **data)
+
+    def _read(self, path: Path) -> Any:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}

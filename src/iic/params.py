@@ -142,17 +142,38 @@ class EvaluationParams(Block):
         return self
 
 
+Posterior = Literal["mean_field", "low_rank", "laplace", "ensemble", "dropout"]
+
+
 class BayesianParams(Block):
     """The Bayesian network of `iic.bayes`; for datasets of one channel."""
 
     weights: Literal["trained", "shipped"] = "trained"
 
+    posterior: Posterior = "mean_field"  # the one that is explained
+    references: tuple[Posterior, ...] = Field(("laplace", "low_rank", "dropout", "ensemble"), strict=False)
+
     hidden: tuple[PositiveInt, ...] = Field((256,), strict=False)
     prior_scale: PositiveFloat = 0.5
+    narrow_scale: PositiveFloat | None = None  # of the prior's second, narrow Normal; None is a prior of one Normal
     epochs: PositiveInt = 20
     batch_size: PositiveInt = 200
     learning_rate: PositiveFloat = 0.002
-    samples: PositiveInt = 50
+    final_rate: PositiveFloat = 0.1  # share of the learning rate that is left at the end
+    local: bool = True  # mean-field Normal: draw pre-activations in place of weights
+    kl_start: float = Field(1.0, ge=0)  # weight of the KL divergence at the first step; exactly 1 in the end
+    kl_share: float = Field(0.0, ge=0, le=1)  # of the steps, in which it gets there
+    subtract_mean: bool = True  # of the pixels; without, what is black brings no weight's noise in
+    shift: int = Field(0, ge=0)  # pixels that training images are moved by
+    rank: PositiveInt = 4  # of the low-rank Normal
+    members: int = Field(5, ge=2)  # of the deep ensemble
+    dropout: float = Field(0.5, gt=0, lt=1)  # share of units that MC dropout leaves out
+
+    samples: int = Field(100, ge=2)  # of the posterior
     threshold: float = Field(0.2, gt=0, lt=1)
-    noise_images: PositiveInt = 1000
+    noise_images: PositiveInt = 1000  # and as many of every other set of foreign images
+    explained_images: PositiveInt = 500  # test images whose explanations are compared over the posterior
+    refused_images: PositiveInt = 50  # the most doubted ones, whose doubt is explained
+    variance_images: PositiveInt = 20  # explained again and again, for the table of sources of variance
+    repeats: int = Field(3, ge=2)  # for that table
     seed: int = Field(0, ge=0)

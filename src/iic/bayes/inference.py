@@ -14,8 +14,9 @@ from torch import Tensor
 
 from iic.bayes import network
 from iic.bayes.priors import LOG_ROOT_2PI, Prior
-from iic.bayes.record import Learnt, Record
-from iic.bayes.training import Settings, is_features, is_images, learn, prepare
+from iic.bayes.record import UNRECORDED, Learnt, Record
+from iic.bayes.settings import Settings
+from iic.bayes.training import is_features, is_images, learn, prepare
 from iic.errors import UserError
 
 
@@ -36,7 +37,7 @@ class Posterior(Learnt):
     scale: dict[str, Tensor]
     pixel_mean: float
     curve: Tensor
-    record: Record = Record()
+    record: Record = UNRECORDED
 
     def draw(self, n_samples: int, *, seed: int) -> Iterator[dict[str, Tensor]]:
         """Sets of weights from the Normals; the first k are the same for every n_samples >= k."""
@@ -71,7 +72,7 @@ def fit(
 
 
 def mean_field(sizes: tuple[int, ...], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-    """The family of `training.learn`: parameters `<name>.loc` and `<name>.scale`, means started like a plain network."""
+    """The family of `training.learn`: parameters `<name>.loc` and `<name>.scale`; means start like a plain network."""
     import pyro
     from pyro.distributions import constraints
 
@@ -93,20 +94,20 @@ def mean_field(sizes: tuple[int, ...], settings: Settings) -> Callable[[Tensor],
             sample = {name: torch.addcmul(loc[name], scale[name], torch.randn_like(loc[name])) for name in loc}
         local = settings.local
         outputs = network.local_logits(loc, variance, inputs) if local else network.logits(sample, inputs)
-        return outputs, kl_divergence(prior, loc, scale, sample)
+        return outputs, kl_divergence(prior, loc, variance, sample)
 
     return forward
 
 
 def kl_divergence(
-    prior: Prior, loc: Mapping[str, Tensor], scale: Mapping[str, Tensor], sample: Mapping[str, Tensor] | None = None
+    prior: Prior, loc: Mapping[str, Tensor], variance: Mapping[str, Tensor], sample: Mapping[str, Tensor] | None = None
 ) -> Tensor:
     """KL(independent Normals || prior), in nats, over all names; estimated from the sample if the prior needs one."""
     total = torch.zeros(())
     for name, mean in loc.items():
+        entropy = variance[name].log().sum() / 2 + mean.numel() * (0.5 + LOG_ROOT_2PI)
         drawn = None if sample is None else sample[name]
-        entropy = scale[name].log().sum() + mean.numel() * (0.5 + LOG_ROOT_2PI)
-        total = total + prior.cross_entropy(mean, scale[name].square(), drawn) - entropy
+        total = total + prior.cross_entropy(mean, variance[name], drawn) - entropy
     return total
 
 

@@ -1,49 +1,135 @@
-"""bayesian: {dataset}.train, .{method}.attributions -> .posterior, .bayesian_report, .bayesian_plot."""
+"""bayesian: {dataset}.train, .{method}.attributions -> posteriors -> uncertainty, doubt, explanations of both."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from kedro.pipeline import Node, Pipeline
 
-from iic.pipelines.bayesian import nodes
+from iic.pipelines.bayesian import explanation_nodes, nodes, pictures
 from iic.pipelines.wiring import with_names
 
 
-def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...], project: Path | None = None) -> Pipeline:
-    """Three nodes per dataset; `datasets` are the one-channel ones, `project` the folder of shipped weights."""
-    return Pipeline([node for dataset in datasets for node in _nodes(dataset, methods, project)])
+def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...], project: Path) -> Pipeline:
+    """Posteriors and what is known of them; `datasets` are those of one channel."""
+    return Pipeline(
+        [
+            node
+            for d in datasets
+            for node in (
+                *_learnt(d, project),
+                *_measured(d, methods),
+                *_explained(d, project),
+                *_pictures(d),
+            )
+        ]
+    )
 
 
-def _nodes(d: str, methods: tuple[str, ...], project: Path | None) -> list[Node]:
-    namespace = f"{d}.bayesian"
+def _params(d: str, *others: str) -> dict[str, str]:
+    return {"params": f"params:{d}.bayesian", **{name: f"params:{d}.{name}" for name in others}}
+
+
+def _node(func: Callable, inputs: dict[str, str], outputs: list[str] | str, d: str, **names) -> Node:
+    return Node(
+        func=with_names(func, dataset=d, **names),
+        inputs=inputs,
+        outputs=outputs,
+        name=func.__name__,
+        namespace=f"{d}.bayesian",
+    )
+
+
+def _learnt(d: str, project: Path) -> list[Node]:
+    data = {"train": f"{d}.train"}
+    card = {"card": f"{d}.data_card"}
+    return [
+        _node(nodes.train_bayesian, {**_params(d, "training"), **data, **card}, f"{d}.posterior", d, project=project),
+        _node(nodes.train_references, {**_params(d, "training"), **data}, f"{d}.reference_posteriors", d),
+    ]
+
+
+def _measured(d: str, methods: tuple[str, ...]) -> list[Node]:
+    test, card, train = {"test": f"{d}.test"}, {"card": f"{d}.data_card"}, {"train": f"{d}.train"}
+    maps = {m: f"{d}.{m}.attributions" for m in methods}
+    networks = {"model": f"{d}.model", "posterior": f"{d}.posterior"}
+    references = {"references": f"{d}.reference_posteriors"}
+    return [
+        _node(
+            nodes.measure_uncertainty,
+            {**_params(d, "training", "evaluation"), **networks, **references, **train, **test},
+            f"{d}.uncertainty",
+            d,
+        ),
+        _node(
+            nodes.measure_doubt,
+            {
+                **_params(d, "evaluation"),
+                **networks,
+                "uncertainty": f"{d}.uncertainty",
+                **train,
+                **test,
+                **card,
+                **maps,
+            },
+            f"{d}.doubt",
+            d,
+        ),
+        _node(
+            nodes.report_bayesian,
+            {**_params(d, "evaluation"), "posterior": f"{d}.posterior", **test, **card, **maps},
+            f"{d}.bayesian_report",
+            d,
+        ),
+    ]
+
+
+def _explained(d: str, project: Path) -> list[Node]:
+    data = {"train": f"{d}.train", "test": f"{d}.test", "card": f"{d}.data_card"}
+    posterior, test = {"posterior": f"{d}.posterior"}, {"test": f"{d}.test"}
+    return [
+        _node(
+            explanation_nodes.explain_posterior,
+            {**_params(d, "evaluation"), **posterior, **test},
+            [f"{d}.posterior_explanations", f"{d}.posterior_maps"],
+            d,
+        ),
+        _node(
+            explanation_nodes.explain_refusals,
+            {**_params(d, "evaluation", "attribution"), **posterior, **data},
+            f"{d}.refusals",
+            d,
+            project=project,
+        ),
+        _node(
+            explanation_nodes.find_variance,
+            {**_params(d, "training", "evaluation", "attribution"), "model": f"{d}.model", **posterior, **data},
+            f"{d}.variance",
+            d,
+            project=project,
+        ),
+    ]
+
+
+def _pictures(d: str) -> list[Node]:
+    drawn = {
+        "reliability": (pictures.draw_reliability, "uncertainty"),
+        "selection": (pictures.draw_selection, "uncertainty"),
+        "outside": (pictures.draw_outside, "uncertainty"),
+        "doubt": (pictures.draw_doubt, "doubt"),
+        "refusals": (pictures.draw_refusals, "refusals"),
+        "variance": (pictures.draw_variance, "variance"),
+    }
+    maps = {"maps": f"{d}.posterior_maps", "test": f"{d}.test"}
     return [
         Node(
-            func=with_names(nodes.train_bayesian, dataset=d, project=project),
-            inputs={"params": f"params:{d}.bayesian", "train": f"{d}.train", "card": f"{d}.data_card"},
-            outputs=f"{d}.posterior",
-            name="train_bayesian",
-            namespace=namespace,
-        ),
-        Node(
-            func=with_names(nodes.report_bayesian, dataset=d),
-            inputs={
-                "params": f"params:{d}.bayesian",
-                "evaluation": f"params:{d}.evaluation",
-                "posterior": f"{d}.posterior",
-                "test": f"{d}.test",
-                "card": f"{d}.data_card",
-                **{m: f"{d}.{m}.attributions" for m in methods},
-            },
-            outputs=f"{d}.bayesian_report",
-            name="report_bayesian",
-            namespace=namespace,
-        ),
-        Node(
-            func=nodes.draw_bayesian,
+            func=pictures.draw_bayesian,
             inputs=f"{d}.bayesian_report",
             outputs=f"{d}.bayesian_plot",
             name="draw_bayesian",
-            namespace=namespace,
+            namespace=f"{d}.bayesian",
         ),
+        _node(explanation_nodes.draw_posterior_maps, maps, f"{d}.posterior_maps_plot", d),
+        *(_node(draw, {what: f"{d}.{what}"}, f"{d}.{name}_plot", d) for name, (draw, what) in drawn.items()),
     ]

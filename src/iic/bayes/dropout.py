@@ -1,0 +1,64 @@
+"""Monte-Carlo dropout: hidden units left out at random when training and when asked (Gal and Ghahramani 2016).
+
+arXiv 1506.02142. Its penalty, eq. 7, is the negative log prior of the masked weights, averaged over the masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from iic.bayes.point import fit_point, require_normal_prior
+from iic.bayes.record import UNRECORDED, Learnt, Record
+from iic.bayes.settings import Settings
+from iic.bayes.training import prepare
+from iic.errors import UserError
+
+
+@dataclass(frozen=True)
+class Dropout(Learnt):
+    """One set of weights, and masks over its hidden units.
+
+    Attributes:
+        loc: name -> float32, names and shapes as in `network.weight_shapes`.
+        rate: share of the hidden units that a mask leaves out, in (0, 1).
+        pixel_mean, curve, record: as in `record.Learnt`.
+    """
+
+    kind: ClassVar[str] = "dropout"
+    loc: dict[str, Tensor]
+    rate: float
+    pixel_mean: float
+    curve: Tensor
+    record: Record = UNRECORDED
+
+    def draw(self, n_samples: int, *, seed: int) -> Iterator[dict[str, Tensor]]:
+        """One mask per layer and sample, the same for all images: columns of the next weights, times 0 or 1 / keep."""
+        generator = torch.Generator().manual_seed(seed)
+        for _ in range(n_samples):
+            weights = dict(self.loc)
+            for name, weight in self.loc.items():
+                if name.endswith("weight") and name != "layer0.weight":
+                    kept = torch.rand(weight.shape[1], generator=generator) >= self.rate  # (units of the layer below,)
+                    weights[name] = weight * (kept / (1 - self.rate))
+            yield weights
+
+
+def fit(
+    train_images, train_labels, settings: Settings, *, seed: int, progress: Callable[[Iterable], Iterable] = iter
+) -> Dropout:
+    """Train under dropout of `settings.dropout`; arguments and errors as `point.fit_point` and `inference.fit`.
+
+    Raises:
+        UserError: also if there is no hidden layer, or the prior is not a Normal.
+    """
+    require_normal_prior(settings, "MC dropout")
+    if not settings.hidden:
+        raise UserError("MC dropout leaves out hidden units, and this network has none: give it a hidden layer.")
+    data = prepare(train_images, train_labels, settings)
+    weights, fields = fit_point(data, settings, seed=seed, dropout=settings.dropout, progress=progress)
+    return Dropout(weights, settings.dropout, **fields)

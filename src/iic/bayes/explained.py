@@ -1,0 +1,121 @@
+"""A posterior's explanations studied: whether their disagreement foretells errors, and what makes it refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+from iic.bayes.explanations import Samples, integrated_gradients_maps, lrp_maps
+from iic.bayes.inference import sample_probabilities, sample_weights
+from iic.bayes.record import Learnt
+from iic.bayes.refusal import DOUBTS, Doubt, gradient_x_input, integrated_gradients, kernel_shap, removal_curve
+from iic.bayes.selection import selection_measures
+from iic.bayes.strategies import disagreement, intersection, summarise, union
+from iic.bayes.uncertainty_table import read
+from iic.data.images import ImageSet
+from iic.evaluation.fills import Fills
+from iic.explainers.segmentation import Segmenter
+
+MAPS = {  # of each sample's logit of the class that the posterior names
+    "lrp": partial(lrp_maps, rules="epsilon_plus_box"),
+    "integrated_gradients": partial(integrated_gradients_maps, steps=16),
+}
+
+
+def posterior_explanations(
+    posterior: Learnt, test: ImageSet, count: int, shown: int, *, samples: int, seed: int, replicates: int
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """How far the samples' explanations of a test image differ, beside mutual information, as a sign of an error.
+
+    Args:
+        posterior: fully connected.
+        test: the test set.
+        count: the first so many images are judged.
+        shown: so many images get their maps written out: half the most, half the least doubted of these.
+        samples: S of the posterior.
+        seed: of the samples and the bootstrap.
+        replicates: number of bootstrap samples.
+
+    Returns:
+        JSON-ready: `selection_measures` of mutual information and of each method's disagreement.
+        `images` (positions), `samples` (S), and float32 (shown, H, W) under "<method>.mean" and so on (sd, snr, 05, 50,
+        95, intersection, union).
+    """
+    images, labels = test.images[:count], test.labels[:count]
+    answers = read(sample_probabilities(posterior, images, samples, seed=seed).numpy())
+    doubt, wrong = answers.entropies.epistemic, answers.predicted != labels
+    drawn = Samples(lambda: sample_weights(posterior, samples, seed=seed))
+    selectors = {"mutual_information": (doubt, wrong)}
+    order = np.argsort(-doubt, kind="stable")
+    chosen = np.concatenate([order[: -(-shown // 2)], order[len(order) - shown // 2 :]])
+    arrays: dict[str, np.ndarray] = {"images": chosen, "samples": np.array(samples)}
+    for name, explain in MAPS.items():
+        targets = answers.predicted
+        chunks = explain(drawn, posterior.pixel_mean, images, targets)
+        selectors[f"disagreement_{name}"] = (disagreement(chunks), wrong)
+        few = np.concatenate(list(explain(drawn, posterior.pixel_mean, images[chosen], targets[chosen])))
+        found = summarise([few])
+        arrays |= {f"{name}.{what}": getattr(found, what).astype(np.float32) for what in ("mean", "sd", "snr")}
+        arrays |= {f"{name}.{percent:02d}": maps.astype(np.float32) for percent, maps in found.percentiles.items()}
+        arrays[f"{name}.intersection"] = intersection(few).astype(np.float32)
+        arrays[f"{name}.union"] = union(few).astype(np.float32)
+    report = {
+        "n_images": len(labels),
+        "samples": samples,
+        "accuracy": float(1 - wrong.mean()),
+        "selectors": selection_measures(selectors, replicates=replicates, seed=seed),
+    }
+    return report, arrays
+
+
+def refusal_explanations(
+    posterior: Learnt,
+    test: ImageSet,
+    count: int,
+    segments: Segmenter,
+    fills: Fills,
+    *,
+    samples: int,
+    budget: int,
+    seed: int,
+    replicates: int,
+    progress: Callable = iter,
+) -> dict:
+    """What makes the network doubt the test images that it doubts most: `removal_curve` of maps of its doubt.
+
+    Maps are made from one set of posterior samples and judged by another.
+
+    Args:
+        posterior: fully connected.
+        test: the test set.
+        count: so many of the most doubted images.
+        segments: their superpixels, for Kernel SHAP.
+        fills: the mean colour is Kernel SHAP's.
+        samples: S of the posterior, in either set.
+        budget: forwards of Kernel SHAP, of each sample.
+        seed: of the samples, masks and bootstrap.
+        replicates: number of bootstrap samples.
+        progress: wraps the kinds of doubt.
+
+    Returns:
+        JSON-ready, by kind of doubt.
+    """
+    makers, judges = (list(sample_weights(posterior, samples, seed=s)) for s in (seed, seed + 1))
+    mean = posterior.pixel_mean
+    report = {}
+    for kind in progress(DOUBTS):
+        doubt = Doubt(makers, mean, kind)
+        indices = np.argsort(-doubt(test.images), kind="stable")[:count]
+        images = test.images[indices]
+        cut = np.stack([segments(image, int(index)) for image, index in zip(images, indices, strict=True)])
+        maps = {
+            "gradient_x_input": gradient_x_input(doubt, images),
+            "integrated_gradients": integrated_gradients(doubt, images),
+            "kernel_shap": kernel_shap(doubt, images, cut, fills.mean, indices=indices, budget=budget, seed=seed),
+        }
+        report[kind] = removal_curve(
+            Doubt(judges, mean, kind), images, maps, fills, indices=indices, seed=seed, replicates=replicates
+        )
+    return report

@@ -1,0 +1,127 @@
+"""Nodes that explain a posterior: how its explanations spread, what it doubts, and where their variance comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iic.checks import is_own
+from iic.data.images import ImageSet
+from iic.explainers.segmentation import Segmenter
+from iic.params import AttributionParams, BayesianParams, EvaluationParams, TrainingParams
+from iic.pipelines.attribution.nodes import own_labels, sample_of
+from iic.pipelines.training.nodes import train_model
+from iic.progress import bar
+
+SHOWN = 6  # images whose maps are written out and drawn
+FORWARDS = 300  # of Kernel SHAP, an image and sample
+
+
+def explain_posterior(
+    params: BayesianParams, evaluation: EvaluationParams, posterior: Any, test: ImageSet, dataset: str
+) -> tuple[dict, dict[str, np.ndarray]]:
+    """Whether disagreement of explanations foretells errors; and maps over the posterior of a few images."""
+    from iic.bayes.explained import posterior_explanations
+
+    report, maps = posterior_explanations(
+        posterior,
+        test,
+        params.explained_images,
+        SHOWN,
+        samples=params.samples,
+        seed=params.seed,
+        replicates=evaluation.bootstrap,
+    )
+    return {"dataset": dataset, **report}, maps
+
+
+def draw_posterior_maps(maps: dict[str, np.ndarray], test: ImageSet, dataset: str) -> Any:
+    """Mean, spread, percentiles, intersection and union of the LRP maps of a few images."""
+    from iic.bayes.strategies import Summary
+    from iic.report.posterior_maps import posterior_grid
+
+    at = maps["images"]
+    percentiles = {int(key[4:]): values for key, values in maps.items() if key[:4] == "lrp." and key[4:].isdigit()}
+    summary = Summary(maps["lrp.mean"], maps["lrp.sd"], maps["lrp.snr"], percentiles, int(maps["samples"]))
+    names = [f"image {index}, label {test.labels[index]}" for index in at]
+    return posterior_grid(
+        test.images[at],
+        summary,
+        maps["lrp.intersection"],
+        maps["lrp.union"],
+        names=names,
+        method=f"{dataset}: LRP",
+    )
+
+
+def explain_refusals(
+    params: BayesianParams,
+    evaluation: EvaluationParams,
+    attribution: AttributionParams,
+    posterior: Any,
+    train: ImageSet,
+    test: ImageSet,
+    card: dict,
+    *,
+    dataset: str,
+    project: Path,
+) -> dict:
+    """What the network doubts in the images that it doubts most."""
+    from iic.bayes.explained import refusal_explanations
+    from iic.evaluation.fills import Fills
+
+    report = refusal_explanations(
+        posterior,
+        test,
+        params.refused_images,
+        Segmenter(attribution, own_labels(attribution, test, project)),
+        Fills(np.array(card["train"]["mean"]), train.images),
+        samples=params.samples,
+        budget=FORWARDS,
+        seed=params.seed,
+        replicates=evaluation.bootstrap,
+        progress=bar(f"{dataset}: doubt explained", "kind"),
+    )
+    return {"dataset": dataset, **report}
+
+
+def find_variance(
+    params: BayesianParams,
+    training: TrainingParams,
+    evaluation: EvaluationParams,
+    attribution: AttributionParams,
+    model: Any,
+    posterior: Any,
+    train: ImageSet,
+    test: ImageSet,
+    card: dict,
+    *,
+    dataset: str,
+    project: Path,
+) -> dict:
+    """One row for each method and source of variance: draws, superpixels, training seed, posterior."""
+    from iic.bayes.sources import repeated_maps
+    from iic.bayes.variance import variance_table
+    from iic.explainers.attributions import select_images
+
+    segmenter = Segmenter(attribution, own_labels(attribution, test, project))
+    seeds = () if is_own(training) else range(training.seed + 1, training.seed + params.repeats)
+    again = [training.model_copy(update={"weights": "trained", "seed": seed}) for seed in seeds]
+    indices = select_images(test.labels, params.variance_images, segmenter.params.seed)
+    maps = repeated_maps(
+        model,
+        [train_model(settings, train, card, dataset)[0].eval() for settings in again],
+        posterior,
+        test.images[indices],
+        indices,
+        segmenter,
+        mean=np.array(card["train"]["mean"]),
+        sample=sample_of(train),
+        repeats=params.repeats,
+        seed=params.seed,
+        progress=bar(f"{dataset}: sources of variance", "method"),
+    )
+    table = variance_table(maps, seed=evaluation.seed, replicates=evaluation.bootstrap)
+    return {"dataset": dataset, **table}

@@ -1,0 +1,486 @@
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import integrate, stats
+from torch import distributions as td
+
+from iic.bayes import ensemble, inference, laplace, last_layer, low_rank, network, point, posteriors, priors, training
+from iic.bayes.record import Record
+from iic.bayes.settings import Settings
+from iic.bayes.training import Data, learn
+from iic.classifiers.networks import build_network
+from iic.data.sources import load_digits
+from iic.errors import UserError
+from iic.shipped import FOLDER, card_path, load_shipped
+
+ROOT = Path(__file__).parents[1]
+STILL = {"learning_rate": 1e-12}  # training leaves the start where it is: the curve is the loss of the start
+
+
+def small_images(count=30):
+    return np.random.default_rng(5).integers(0, 256, size=(count, 1, 4, 4), dtype=np.uint8), np.arange(count) % 3
+
+
+def small_fit(kind, seed=0, **changes):
+    settings = {"hidden": (6,), "epochs": 2, "batch_size": 8, "rank": 2, "members": 2, **changes}
+    return posteriors.fit(kind, *small_images(), Settings(**settings), seed=seed)
+
+
+def vector(named):
+    return torch.cat([value.flatten() for value in named.values()])
+
+
+def normals(seed=0, sizes=(4, 3)):
+    torch.manual_seed(seed)
+    loc = network.initial_means(sizes)
+    return loc, {name: torch.rand_like(value) + 0.1 for name, value in loc.items()}
+
+
+# Priors and divergences
+
+
+def test_the_mixtures_density_is_scipys():
+    prior = priors.ScaleMixture(0.3, 2.0, 0.05)
+    x = np.array([0.0, 0.01, -0.1, 0.13, 0.5, -3.0, 20.0])
+    parts = math.log(0.3) + stats.norm.logpdf(x, 0, 2.0), math.log(0.7) + stats.norm.logpdf(x, 0, 0.05)
+    np.testing.assert_allclose(prior.log_density(torch.from_numpy(x)), np.logaddexp(*parts), rtol=1e-12)
+
+
+def test_the_mixtures_divergence_is_quadratures_on_average():
+    prior, loc, scale = priors.ScaleMixture(0.5, 1.0, 0.1), 0.15, 0.12
+
+    def integrand(w):
+        q = stats.norm.logpdf(w, loc, scale)
+        p = np.logaddexp(stats.norm.logpdf(w, 0, 1.0), stats.norm.logpdf(w, 0, 0.1)) + math.log(0.5)
+        return math.exp(q) * (q - p)
+
+    exact, _ = integrate.quad(integrand, loc - 10 * scale, loc + 10 * scale, limit=200)
+    many = {"w": torch.full((200_000,), loc)}
+    variance = {"w": torch.full((200_000,), scale**2)}
+    sample = {"w": td.Normal(loc, scale).sample((200_000,))}
+    estimate = inference.kl_divergence(prior, many, variance, sample) / 200_000
+    assert estimate.item() == pytest.approx(exact, abs=0.01)
+
+
+def test_the_divergence_of_normals_is_torchs():
+    loc, scale = normals()
+    variance = {name: value.square() for name, value in scale.items()}
+    expected = sum(td.kl_divergence(td.Normal(loc[n], scale[n]), td.Normal(0.0, 0.7)).sum() for n in loc)
+    torch.testing.assert_close(inference.kl_divergence(priors.Normal(0.7), loc, variance), expected)
+    certain = -td.Normal(0.0, 0.7).log_prob(loc["layer0.weight"]).sum()
+    torch.testing.assert_close(priors.Normal(0.7).cross_entropy(loc["layer0.weight"], 0.0), certain)
+
+
+# Local reparameterisation
+
+
+def test_local_draws_have_the_closed_forms_moments_and_are_not_shared():
+    loc, scale = normals()
+    variance = {name: value.square() for name, value in scale.items()}
+    x = torch.tensor([[1.0, -0.5, 0.0, 2.0], [0.3, 0.2, -1.0, 1.0]])
+    mean = x @ loc["layer0.weight"].T + loc["layer0.bias"]
+    spread = x.square() @ variance["layer0.weight"].T + variance["layer0.bias"]
+    torch.manual_seed(1)
+    drawn = network.local_logits(loc, variance, x.repeat(20_000, 1)).view(20_000, 2, 3)
+    torch.testing.assert_close(drawn.mean(0), mean, atol=5 * (spread.max() / 20_000).sqrt().item(), rtol=0)
+    torch.testing.assert_close(drawn.var(0), spread, rtol=5 * math.sqrt(2 / 20_000), atol=0)
+    assert abs(np.corrcoef(drawn[:, 0, 0], drawn[:, 1, 0])[0, 1]) < 0.03  # shared weights correlate them, by .5
+
+
+def test_local_draws_go_through_relu():
+    loc, _ = normals(sizes=(4, 5, 3))
+    nothing = {name: torch.zeros_like(value) for name, value in loc.items()}
+    x = torch.randn(6, 4)
+    torch.testing.assert_close(network.local_logits(loc, nothing, x), network.logits(loc, x))
+
+
+# The loop: objective, schedule, rates, views
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_the_loss_is_that_of_pyros_own_mean_field_elbo(local):
+    import pyro
+    import pyro.distributions as dist
+    from pyro.infer import TraceMeanField_ELBO
+
+    images, labels = small_images(12)
+    settings = Settings(hidden=(5,), epochs=400, batch_size=12, init_scale=0.3, local=local, **STILL)
+    found = inference.fit(images, labels, settings, seed=0)
+    inputs = network.normalise(torch.from_numpy(images), found.pixel_mean)
+
+    def model():
+        weights = {n: pyro.sample(n, dist.Normal(0.0, 0.5).expand(v.shape).to_event()) for n, v in found.loc.items()}
+        with pyro.plate("images", 12):
+            pyro.sample("labels", dist.Categorical(logits=network.logits(weights, inputs)), obs=torch.tensor(labels))
+
+    def guide():
+        for n, loc in found.loc.items():
+            pyro.sample(n, dist.Normal(loc, found.scale[n]).to_event())
+
+    torch.manual_seed(0)
+    losses = torch.tensor([TraceMeanField_ELBO().loss(model, guide) for _ in range(400)])
+    error = losses.std().item() / 20 + found.curve.std().item() / 20
+    assert 0 < error < 0.2
+    assert found.curve.mean().item() == pytest.approx(losses.mean().item(), abs=4 * error)
+
+
+def test_the_penalty_is_the_divergence_scaled_by_the_schedule():
+    # one class: every label is certain, so that the loss is the penalty alone
+    images, labels = small_images()[0], np.zeros(30, np.int64)
+    settings = Settings(hidden=(3,), epochs=5, batch_size=30, kl_start=0.2, kl_share=0.5, init_scale=0.1, **STILL)
+    found = inference.fit(images, labels, settings, seed=0)
+    prior = td.Normal(0.0, 0.5)
+    divergence = sum(td.kl_divergence(td.Normal(found.loc[n], found.scale[n]), prior).sum() for n in found.loc)
+    weights = torch.tensor([0.2, 0.6, 1, 1, 1], dtype=torch.float64)
+    torch.testing.assert_close(torch.tensor(found.record.kl_weights, dtype=torch.float64), weights)
+    torch.testing.assert_close(found.curve, divergence.double() * weights, rtol=1e-5, atol=0)
+    assert found.record.kl_weights[2:] == (1.0, 1.0, 1.0) and not found.record.tempered
+
+
+def test_the_low_rank_penalty_is_torchs_divergence_of_dense_normals():
+    images, labels = small_images()[0], np.zeros(30, np.int64)
+    settings = Settings(hidden=(3,), epochs=1, batch_size=30, rank=3, init_scale=0.2, **STILL)
+    found = low_rank.fit(images, labels, settings, seed=0)
+    factor = torch.cat([value.flatten(0, -2) for value in found.factor.values()]).double()
+    covariance = factor @ factor.T + vector(found.scale).double().square().diag()
+    assert covariance.diagonal().mean().sqrt().item() == pytest.approx(0.2, rel=0.1)
+    posterior = td.MultivariateNormal(vector(found.loc).double(), covariance)
+    prior = td.MultivariateNormal(torch.zeros(len(covariance)).double(), 0.25 * torch.eye(len(covariance)).double())
+    torch.testing.assert_close(found.curve[0], td.kl_divergence(posterior, prior), rtol=1e-5, atol=0)
+
+
+def test_the_schedule_ends_at_exactly_one():
+    settings = Settings(kl_start=0.1, kl_share=0.3)
+    weights = [settings.kl_weight(step, 1001) for step in range(1001)]
+    np.testing.assert_allclose(weights[:301], np.linspace(0.1, 1, 301))
+    assert set(weights[300:]) == {1.0}
+    assert Settings(kl_start=0.0, kl_share=1.0).kl_weight(699, 700) == 1.0
+    assert {Settings().kl_weight(step, 3) for step in range(3)} == {1.0}
+
+
+def test_a_tempered_posterior_says_so_after_saving():
+    found = small_fit("mean_field", temperature=0.1, kl_share=0.5, kl_start=0.0)
+    again = posteriors.from_state_dict(found.state_dict())
+    assert again.record == found.record and again.record.kl_weights[-1] == 0.1 and again.record.tempered
+    assert not small_fit("mean_field", kl_share=0.5, kl_start=0.0).record.tempered
+
+
+def test_the_rate_decays_geometrically():
+    # under a constant gradient each of Adam's steps is the rate
+    import pyro
+
+    def family(sizes, settings):
+        def forward(inputs):
+            moved = pyro.param("moved", torch.zeros(()))
+            return torch.zeros(len(inputs), 1), -100 * moved
+
+        return forward
+
+    data = training.prepare(small_images()[0], np.zeros(30, np.int64), Settings(hidden=()))
+    settings = Settings(epochs=11, batch_size=30, learning_rate=0.3, final_rate=0.01)
+    parameters, _ = learn(data, settings, family, seed=0)
+    assert parameters["moved"].item() == pytest.approx((0.3 * 0.01 ** (np.arange(11) / 10)).sum(), rel=1e-4)
+
+
+def test_every_epoch_shows_the_images_moved_anew():
+    images, labels = small_images()
+    seen = []
+
+    def family(sizes, settings):
+        inner = inference.mean_field(sizes, settings)
+        return lambda inputs: (seen.append(inputs), inner(inputs))[1]
+
+    settings = Settings(hidden=(), epochs=2, batch_size=30, shift=1, subtract_mean=False)
+    learn(training.prepare(images, labels, settings), settings, family, seed=0)
+    padded = np.pad(images[:, 0], ((0, 0), (1, 1), (1, 1)), "reflect") / 255
+    moved = {(i, dy, dx): padded[i, dy : dy + 4, dx : dx + 4] for i in range(30) for dy in range(3) for dx in range(3)}
+    found = [
+        {key for image in epoch for key, one in moved.items() if np.allclose(image.view(4, 4), one)} for epoch in seen
+    ]
+    for epoch in found:
+        assert {key[0] for key in epoch} == set(range(30)) and len({key[1:] for key in epoch}) > 4
+    assert found[0] != found[1]
+
+
+# A conjugate model: linear, Gaussian noise, Gaussian prior
+
+
+NOISE, PRIOR = 0.5, 0.8
+
+
+def linear_gaussian():
+    """Data with correlated features, and the exact posterior: mean (3,) and precision (3, 3), the bias last."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(30, 2)) @ np.array([[1.0, 0.6], [0.0, 0.5]]) + 0.4
+    y = x @ [0.7, -0.4] + 0.2 + rng.normal(scale=NOISE, size=30)
+    features = np.c_[x, np.ones(30)]
+    precision = features.T @ features / NOISE**2 + np.eye(3) / PRIOR**2
+    mean = np.linalg.solve(precision, features.T @ y / NOISE**2)
+    data = Data(torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32), 0.0, 1.0, (2, 1))
+    return data, mean, precision
+
+
+def gaussian(outputs):
+    import pyro.distributions as dist
+
+    return dist.Normal(outputs[:, 0], NOISE)
+
+
+def conjugate_settings(**changes):
+    base = {"hidden": (), "prior_scale": PRIOR, "epochs": 1200, "batch_size": 30, "learning_rate": 0.05}
+    return Settings(**{**base, "init_scale": 0.1, "final_rate": 0.01, **changes})
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_mean_field_finds_the_conjugate_mean_and_the_precisions_diagonal(local):
+    data, mean, precision = linear_gaussian()
+    found, _ = learn(data, conjugate_settings(local=local), inference.mean_field, seed=0, likelihood=gaussian)
+    loc, scale = ([found[f"layer0.weight.{part}"], found[f"layer0.bias.{part}"]] for part in ("loc", "scale"))
+    # the family's optimum: Bishop 2006, eq. 10.12 to 10.15
+    np.testing.assert_allclose(np.concatenate([loc[0][0], loc[1]]), mean, atol=0.02)
+    np.testing.assert_allclose(np.concatenate([scale[0][0], scale[1]]), np.diag(precision) ** -0.5, rtol=0.06)
+
+
+def test_low_rank_finds_the_whole_conjugate_posterior():
+    data, mean, precision = linear_gaussian()
+    found, _ = learn(data, conjugate_settings(rank=3), low_rank.low_rank, seed=0, likelihood=gaussian)
+    covariance = found["factor"] @ found["factor"].T + found["scale"].square().diag()
+    exact = np.linalg.inv(precision)
+    correlation = exact[0, 1] / math.sqrt(exact[0, 0] * exact[1, 1])
+    assert abs(correlation) > 0.5  # or the diagonal would do
+    np.testing.assert_allclose(found["loc"], mean, atol=0.03)
+    np.testing.assert_allclose(covariance, exact, atol=0.1 * np.diag(exact).max())
+
+
+def test_laplace_is_exact_for_the_conjugate_model():
+    data, mean, precision = linear_gaussian()
+    weights, _ = point.fit_point(data, conjugate_settings(epochs=600), seed=0, likelihood=gaussian)
+    np.testing.assert_allclose(vector(weights), mean, atol=1e-3)
+    found = laplace.last_layer_precision(
+        weights, data, PRIOR, lambda outputs: torch.full((len(outputs), 1, 1), NOISE**-2, dtype=torch.float64)
+    )
+    np.testing.assert_allclose(found, precision, rtol=1e-6)
+
+
+# Laplace, ensemble, dropout
+
+
+@pytest.mark.parametrize("hidden", [(), (5,)])
+def test_laplaces_precision_is_the_hessian_of_the_loss(hidden):
+    images, labels = small_images()
+    settings = Settings(hidden=hidden, prior_scale=0.3)
+    data = training.prepare(images, labels, settings)
+    torch.manual_seed(0)
+    weights = network.initial_means(data.sizes)
+    inputs = data.inputs(slice(None)).double()
+    hidden_inputs = network.last_hidden({name: value.double() for name, value in weights.items()}, inputs)
+    weight, bias = list(weights)[-2:]
+    theta = torch.cat([weights[weight], weights[bias][:, None]], 1).double().flatten()
+
+    def loss(theta):
+        rows = theta.view(3, -1)
+        log_likelihood = F.cross_entropy(hidden_inputs @ rows[:, :-1].T + rows[:, -1], data.labels, reduction="sum")
+        return log_likelihood + theta.square().sum() / (2 * 0.3**2)
+
+    expected = torch.autograd.functional.hessian(loss, theta)
+    found = laplace.last_layer_precision(weights, data, 0.3)
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    root = laplace.covariance_root(found)
+    torch.testing.assert_close(root @ root.T, torch.linalg.inv(expected))
+
+
+def test_laplace_draws_have_its_covariance_in_the_last_layer_only():
+    found = small_fit("laplace", hidden=(2,))
+    drawn = list(found.draw(6000, seed=0))
+    assert all(torch.equal(weights["layer0.weight"], found.loc["layer0.weight"]) for weights in drawn[:9])
+    rows = torch.stack([torch.cat([w["layer1.weight"], w["layer1.bias"][:, None]], 1).flatten() for w in drawn])
+    covariance = (found.root @ found.root.T).numpy()
+    largest = covariance.max()
+    np.testing.assert_allclose(np.cov(rows.T.numpy()), covariance, atol=6 * largest / math.sqrt(6000))
+    mean = torch.cat([found.loc["layer1.weight"], found.loc["layer1.bias"][:, None]], 1).flatten()
+    np.testing.assert_allclose(rows.mean(0), mean, atol=5 * math.sqrt(largest / 6000))
+
+
+def test_an_ensembles_members_are_separate_fits_in_turn():
+    settings = Settings(hidden=(6,), epochs=2, batch_size=8, members=3)
+    images, labels = small_images()
+    found = ensemble.fit(images, labels, settings, seed=4)
+    data = training.prepare(images, labels, settings)
+    alone = [point.fit_point(data, settings, seed=ensemble.member_seed(4, m)) for m in range(3)]
+    for sample, weights in enumerate(found.draw(7, seed=0)):
+        for name, value in weights.items():
+            assert torch.equal(value, alone[sample % 3][0][name])
+    torch.testing.assert_close(found.curve, sum(fields["curve"] for _, fields in alone) / 3)
+    assert len({ensemble.member_seed(seed, member) for seed in range(20) for member in range(20)}) == 400
+
+
+def test_dropout_draws_one_mask_as_torchs_dropout_would():
+    found = small_fit("dropout", hidden=(3,), dropout=0.25)
+    inputs = network.normalise(torch.from_numpy(small_images(2)[0]), found.pixel_mean)
+    active = F.linear(inputs, found.loc["layer0.weight"], found.loc["layer0.bias"]).relu()  # (2, 3)
+    masks = torch.tensor(list(itertools.product([0.0, 1.0], repeat=3)))  # every one of the 8
+    outputs = (active * masks[:, None] / 0.75) @ found.loc["layer1.weight"].T + found.loc["layer1.bias"]  # (8, 2, 3)
+    chances = (0.75**masks * 0.25 ** (1 - masks)).prod(1)
+    drawn = torch.stack([network.logits(weights, inputs) for weights in found.draw(3000, seed=0)])  # (S, 2, 3)
+    distance = (
+        (drawn[:, None] - outputs).abs().amax((2, 3))
+    )  # to the nearest mask's outputs, both images under one mask
+    assert distance.min(1).values.max() < 1e-5
+    torch.manual_seed(0)
+    trained = network.logits(found.loc, inputs.repeat(3000, 1), 0.25).view(3000, 2, 3)
+    expected = (chances[:, None, None] * outputs).sum(0)
+    error = (chances[:, None, None] * (outputs - expected).square()).sum(0).max().sqrt().item() / math.sqrt(3000)
+    for sampled in (drawn, trained):
+        torch.testing.assert_close(sampled.mean(0), expected, atol=5 * error, rtol=0)
+
+
+def test_dropouts_penalty_is_the_masks_mean_of_the_negative_log_prior():
+    images, labels = small_images()[0], np.zeros(30, np.int64)
+    settings = Settings(hidden=(3,), epochs=1, batch_size=30, dropout=0.25, prior_scale=0.7, **STILL)
+    found = posteriors.fit("dropout", images, labels, settings, seed=0)
+    expected, prior = 0.0, td.Normal(0.0, 0.7)
+    for mask in itertools.product([0.0, 1.0], repeat=3):
+        masked = {**found.loc, "layer1.weight": found.loc["layer1.weight"] * torch.tensor(mask) / 0.75}
+        expected -= 0.75 ** sum(mask) * 0.25 ** (3 - sum(mask)) * prior.log_prob(vector(masked)).sum().item()
+    assert found.curve[0].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_low_rank_draws_have_its_covariance():
+    torch.manual_seed(0)
+    shapes = network.weight_shapes((2, 1))
+    loc, scale = ({name: torch.rand(shape) for name, shape in shapes.items()} for _ in range(2))
+    factor = {name: torch.randn(*shape, 2) for name, shape in shapes.items()}
+    found = low_rank.LowRank(loc, scale, factor, 0.0, torch.zeros(1))
+    rows = torch.stack([vector(weights) for weights in found.draw(8000, seed=0)])
+    stacked = torch.cat([value.flatten(0, -2) for value in factor.values()])
+    covariance = (stacked @ stacked.T + vector(scale).square().diag()).numpy()
+    np.testing.assert_allclose(np.cov(rows.T.numpy()), covariance, atol=6 * covariance.max() / math.sqrt(8000))
+    np.testing.assert_allclose(rows.mean(0), vector(loc), atol=5 * math.sqrt(covariance.max() / 8000))
+
+
+# All kinds alike
+
+
+@pytest.mark.parametrize("kind", posteriors.KINDS)
+def test_every_posterior_is_drawn_saved_and_fixed_by_its_seed(kind, tmp_path):
+    images, _ = small_images()
+    found = small_fit(kind)
+    assert found.kind == kind and found.shapes == network.weight_shapes((16, 6, 3))
+    for weights in posteriors.sample_weights(found, 3, seed=0):
+        assert {name: tuple(value.shape) for name, value in weights.items()} == found.shapes
+    whole = inference.sample_probabilities(found, images, 5, seed=2)
+    assert torch.equal(inference.sample_probabilities(found, images, 3, seed=2), whole[:3])
+    torch.testing.assert_close(inference.sample_probabilities(found, images, 5, seed=2, batch_size=7), whole)
+    assert not torch.equal(whole[0], whole[1])
+
+    torch.save(found.state_dict(), tmp_path / "posterior.pt")
+    again = posteriors.from_state_dict(torch.load(tmp_path / "posterior.pt", weights_only=True))
+    assert type(again) is type(found) and again.record == found.record == Record(255.0, (0.5,), (1.0, 1.0))
+    assert torch.equal(inference.sample_probabilities(again, images, 5, seed=2), whole)
+
+    same, other = small_fit(kind).state_dict(), small_fit(kind, seed=1).state_dict()
+    assert all(torch.equal(value, same[key]) for key, value in found.state_dict().items())
+    assert any(not torch.equal(value, other[key]) for key, value in found.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", posteriors.KINDS)
+def test_every_training_refuses_what_is_not_finite(kind):
+    with pytest.raises(UserError, match=r"no longer finite in epoch \d of 2: lower its learning_rate"):
+        small_fit(kind, learning_rate=1e30)
+
+
+def test_parameters_that_break_in_the_last_step_are_refused_too():
+    with pytest.raises(UserError, match="no longer finite in epoch 1 of 1"):
+        small_fit("low_rank", epochs=1, batch_size=30, learning_rate=math.inf)
+
+
+@pytest.mark.parametrize("kind", ["mean_field", "low_rank", "ensemble"])
+def test_a_mixture_prior_is_recorded(kind):
+    found = small_fit(kind, prior_scale=1.0, narrow_scale=0.01, wide_share=0.25)
+    assert found.record.prior == (0.25, 1.0, 0.01)
+
+
+def test_the_digits_posterior_of_before_still_loads_and_answers_as_its_card_says():
+    path = ROOT / FOLDER / "digits_bayesian.pt"
+    found = posteriors.from_state_dict(load_shipped(path))
+    test = load_digits()[1]
+    mean = inference.sample_probabilities(found, test.images, 50, seed=0).mean(0)
+    accuracy = (mean.argmax(1).numpy() == test.labels).mean()
+    assert accuracy == pytest.approx(json.loads(card_path(path).read_text())["forced_accuracy"], abs=0.004)
+    lowered = inference.sample_logits(found, test.images, 50, seed=0, dtype=torch.bfloat16)
+    assert lowered.dtype == torch.float32
+    assert 0 < (lowered.softmax(-1).mean(0) - mean).abs().max() < 0.01
+
+
+# A Bayesian last layer
+
+
+def test_features_are_what_the_last_layer_sees_and_take_a_posterior():
+    torch.manual_seed(0)
+    model = build_network((33.0,), (78.0,), (4, 4, 8)).eval()
+    images = torch.from_numpy(load_digits()[1].images[:40])
+    seen = last_layer.features(model, images, batch_size=16)
+    assert seen.shape == (40, 8) and seen.dtype == torch.float32
+    torch.testing.assert_close(seen @ model[-1].weight.T, model(images), rtol=1e-4, atol=1e-5)
+    settings = Settings(hidden=(99,), epochs=2, batch_size=20, members=2)
+    for kind in ("mean_field", "laplace"):
+        found = last_layer.fit(kind, seen, np.arange(40) % 10, settings, seed=0)
+        assert found.shapes == {"layer0.weight": (10, 8), "layer0.bias": (10,)}
+        inputs = network.normalise(seen, found.pixel_mean, found.record.unit)
+        assert inputs.mean().item() == pytest.approx(0, abs=1e-5)
+        assert inputs.std(correction=0).item() == pytest.approx(1, abs=1e-5)
+        expected = torch.stack([network.logits(weights, inputs) for weights in found.draw(3, seed=0)])
+        torch.testing.assert_close(inference.sample_logits(found, seen, 3, seed=0), expected)
+        low = inference.sample_logits(found, seen, 3, seed=0, dtype=torch.bfloat16)  # the only layer is the last
+        assert torch.equal(low, inference.sample_logits(found, seen, 3, seed=0))
+    before = seen.clone()
+    inference.sample_logits(found, seen, 1, seed=0)
+    assert torch.equal(seen, before)
+    with pytest.raises(UserError, match=r"float features \(N, F\) of 8 values each"):
+        inference.sample_logits(found, images, 1, seed=0)
+    with pytest.raises(UserError, match=r"must end with nn\.Linear"):
+        last_layer.features(model[:-1], images)
+
+
+# Wrong inputs
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("laplace", {"narrow_scale": 0.01}, "Laplace's approximation needs a prior of one Normal"),
+        ("laplace", {"hidden": (6000,)}, "let its inputs be at most 5332"),
+        ("dropout", {"narrow_scale": 0.01}, "MC dropout needs a prior of one Normal"),
+        ("dropout", {"hidden": ()}, "give it a hidden layer"),
+        ("ensemble", {"temperature": 0.5}, "temperature: set it to 1, not 0.5"),
+        ("laplace", {"temperature": 0.5}, "temperature: set it to 1, not 0.5"),
+        ("mean_field", {"narrow_scale": 0.6}, "between 0 and its prior_scale"),
+        ("mean_field", {"kl_share": 1.5}, "kl_share, wide_share and dropout"),
+        ("mean_field", {"kl_start": -1}, "kl_start is -1"),
+        ("mean_field", {"rank": 0}, "rank is 0"),
+        ("flow", {}, "no posterior 'flow': choose one of mean_field, low_rank, laplace, ensemble, dropout"),
+    ],
+)
+def test_what_cannot_be_is_said(kind, changes, message):
+    with pytest.raises(UserError, match=message):
+        small_fit(kind, **changes)
+
+
+def test_wrong_features_and_files_are_named():
+    features = torch.ones(6, 3)
+    with pytest.raises(UserError, match="not finite"):
+        inference.fit(features * math.nan, np.arange(6) % 2, Settings(), seed=0)
+    with pytest.raises(UserError, match="cannot be shifted by 2"):
+        inference.fit(features, np.arange(6) % 2, Settings(shift=2), seed=0)
+    with pytest.raises(UserError, match="of the kind dropout, not mean_field"):
+        inference.Posterior.from_state_dict(small_fit("dropout").state_dict())
+    state = small_fit("laplace").state_dict()
+    del state["root"]
+    with pytest.raises(UserError, match="lacks root"):
+        posteriors.from_state_dict(state)
