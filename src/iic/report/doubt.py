@@ -36,6 +36,7 @@ def doubt_plot(dataset: str, report: dict) -> Any:
     measures = [*SHARES, *([DOUBT] if any(cell[-1][DOUBT] for cell in cells) else [])]
     slots = [(network, direction) for network in networks for direction in DIRECTIONS]
     width = len(fills) * (max(0.5, 0.11 * len(slots)) * len(methods) + 0.5) + 3.4
+    width = max(9.5, width)  # the title's
     figure, axes = new_figure(width, 1.9 * len(measures) + 1.6, len(measures), len(fills), sharex=True, sharey="row")
     styles = _styles(report)
     for network, method, direction, fill, row in cells:
@@ -46,8 +47,8 @@ def doubt_plot(dataset: str, report: dict) -> Any:
     figure.legend(*named_once(axes[0, 0]), loc="outside right upper", fontsize=8)
     figure.suptitle(
         f"{dataset}: does the Bayesian network refuse where the plain one is confidently wrong?\n"
-        f"{cells[0][-1]['n_images']} test images, 95 % intervals; "
-        f"{_refusal([cell[-1] for cell in cells])}; shaded: controls",
+        f"{cells[0][-1]['n_images']} test images, 95 % intervals; shaded: controls\n"
+        f"{_refusal([cell[-1] for cell in cells])}",
         fontsize=10,
     )
     return figure

@@ -85,7 +85,7 @@ def reliability_plot(dataset: str, tables: Mapping[str, dict]) -> Any:
         upper.remove()
         lower.remove()
     images = max(table["n_images"] for table in tables.values())
-    figure.suptitle(f"{dataset}: is the confidence right? {images} test images, 95 % intervals", fontsize=10)
+    figure.suptitle(f"{dataset}: is the confidence right?\n{images} test images, 95 % intervals", fontsize=10)
     return figure
 
 
