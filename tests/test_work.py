@@ -22,7 +22,7 @@ from iic.explainers.attributions import Attributions
 from iic.explainers.context import Context
 from iic.explainers.segmentation import Segmenter
 from iic.explainers.shards import MappedShards, read_attributions, write_attributions
-from iic.explainers.work import derive_images, explain_images
+from iic.explainers.work import derive_images, explain_images, explain_outputs
 from iic.params import AttributionParams
 
 PARAMS = AttributionParams(budget=80, superpixels=16, segmentation="grid", shard_size=4)
@@ -70,21 +70,38 @@ def test_an_interrupted_run_keeps_its_shards_and_ends_in_the_same_bytes(tmp_path
 
     explain, calls = work.explain_shard, []
 
-    def fails_at_the_last(method, context, shard, tick=lambda n: None):
+    def fails_at_the_last(method, context, shard, *rest, **options):
         calls.append(shard.number)
         if shard.number == 2:
             raise KeyboardInterrupt
-        return explain(method, context, shard, tick)
+        return explain(method, context, shard, *rest, **options)
 
     monkeypatch.setattr(work, "explain_shard", fails_at_the_last)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "part")
     calls.clear()
-    monkeypatch.setattr(work, "explain_shard", lambda *a: calls.append(a[2].number) or explain(*a))
+    monkeypatch.setattr(work, "explain_shard", lambda *a, **k: calls.append(a[2].number) or explain(*a, **k))
     ticks = []
     resumed = run(tmp_path / "part", tick=ticks.append).folder
     assert calls == [2] and ticks == [8, 2]
     assert contents(resumed) == contents(whole)
+
+
+@pytest.mark.parametrize("method", ["lime", "kernel_shap", "kernel_shap_fast", "occlusion", "rise"])
+def test_both_outputs_at_once_are_the_bytes_of_each_alone(tmp_path, method):
+    context, images = make_context()
+    made = [{"method": name, "parameters": PARAMS.model_dump(mode="json")} for name in (method, f"{method}_logit")]
+    folders = [tmp_path / "both" / m["method"] for m in made]
+    both, _ = explain_outputs(method, context, images, INDICES, TARGETS, list(zip(folders, made, strict=True)))
+    for found, m in zip(both, made, strict=True):
+        assert contents(found.folder) == contents(run(tmp_path / "alone" / m["method"], m["method"]).folder)
+    assert np.abs(both[0].values[:] - both[1].values[:]).max() > 1e-3
+    # a shard of the twin that is missing is made again, with its partner
+    (both[1].folder / "00002.numbers.npy").unlink()
+    ticks = []
+    outputs = list(zip(folders, made, strict=True))
+    again, _ = explain_outputs(method, context, images, INDICES, TARGETS, outputs, tick=ticks.append)
+    assert ticks == [8, 2] and contents(again[1].folder) == contents(both[1].folder)
 
 
 def test_a_killed_run_goes_on(tmp_path):

@@ -21,13 +21,13 @@ PATIENCE, KEEPER = "10s", "iic-context"
 
 
 def on_cluster(
-    scheduler: str, method: str, context: Context, shards: Iterable[Shard]
+    scheduler: str, method: str, context: Context, shards: Iterable[Shard], *, twin: bool = False
 ) -> Iterator[tuple[Shard, tuple[Maps, float]]]:
     """Results as they come in. A worker that dies costs the shards that it was at; they go to another.
 
     Args:
         scheduler: its address, such as tcp://10.0.0.1:8786.
-        method: see `iic.explainers.work.explain_shard`.
+        method, twin: see `iic.explainers.work.explain_shard`.
         context: sent to every worker once.
         shards: read as workers become free.
 
@@ -46,7 +46,7 @@ def on_cluster(
         waiting, left, running = {}, iter(shards), as_completed()
 
         def send(shard: Shard) -> None:
-            future = client.submit(_explain_here, method, shard, pure=False)
+            future = client.submit(_explain_here, method, shard, twin, pure=False)
             waiting[future.key] = shard
             running.add(future)
 
@@ -72,8 +72,8 @@ class _Keeper(WorkerPlugin):
         """Called where it arrives."""
 
 
-def _explain_here(method: str, shard: Shard) -> tuple[Maps, float]:
+def _explain_here(method: str, shard: Shard, twin: bool) -> tuple[Maps, float]:
     """On a worker: as many torch threads as Dask gave it."""
     worker = get_worker()
     torch.set_num_threads(worker.state.nthreads)
-    return explain_shard(method, worker.plugins[KEEPER].context, shard)
+    return explain_shard(method, worker.plugins[KEEPER].context, shard, twin=twin)

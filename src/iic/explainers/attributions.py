@@ -19,11 +19,13 @@ class Maps:
         values: float32 (n, H, W), one per spatial pixel, higher = speaks more for the explained class.
         errors: float32 (n, H, W), the sampling's standard error of each value; None for methods that do not sample.
         numbers: a number per image, float64 (n,), such as forwards or superpixels.
+        twin: the maps of the logit from the same forwards, where they were asked for beside the probability's.
     """
 
     values: np.ndarray
     errors: np.ndarray | None
     numbers: dict[str, np.ndarray]
+    twin: Maps | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 RANDOM, RANDOM_SUPERPIXELS = 3, 6  # key the draws of random pixels and superpixels
 
 
-def explain(method: str, context: Context, images: np.ndarray, indices: np.ndarray, targets: np.ndarray) -> Maps:
+def explain(
+    method: str, context: Context, images: np.ndarray, indices: np.ndarray, targets: np.ndarray, *, twin: bool = False
+) -> Maps:
     """Explain a few images with a method that asks the network itself.
 
     Args:
@@ -38,6 +41,8 @@ def explain(method: str, context: Context, images: np.ndarray, indices: np.ndarr
         images: uint8 (n, C, H, W).
         indices: int64 (n,), their positions in the test set, which key all draws: a map does not depend on the others.
         targets: int64 (n,), the classes to explain.
+        twin: whether the logit is to be explained beside the probability, as `<method>_logit` would, by the same
+            forwards (the libraries make their own).
 
     Raises:
         UserError: an unknown method; what the method says of its inputs; a map that is not finite, by its image.
@@ -47,13 +52,14 @@ def explain(method: str, context: Context, images: np.ndarray, indices: np.ndarr
     base = method.removesuffix(LOGIT).removesuffix(RANDOM_WEIGHTS)
     if context.params.backend == "library" and (base in SAMPLED or base in LRP_COMPOSITES):
         maps = _by_library(base, context, images, indices, targets, logits=method.endswith(LOGIT))
+        if twin:
+            maps = replace(maps, twin=_by_library(base, context, images, indices, targets, logits=True))
     elif base in SAMPLED:
         from iic.explainers.sampled import SAMPLED as functions
         from iic.explainers.sampled import Group
 
-        maps = functions[base](
-            Group(context, images, indices, targets, "logit" if method.endswith(LOGIT) else "probability")
-        )
+        output = "logit" if method.endswith(LOGIT) else "both" if twin else "probability"
+        maps = functions[base](Group(context, images, indices, targets, output))
     elif base in LRP_COMPOSITES:
         maps = _relevance(base, context, images, targets)
     elif base in GRADIENTS:
@@ -62,7 +68,7 @@ def explain(method: str, context: Context, images: np.ndarray, indices: np.ndarr
         maps = _control(base, context, images, indices)
     else:
         raise UserError(f"The method '{method}' is derived from another's maps: run the attribution pipeline for it.")
-    finite = np.isfinite(maps.values).all((1, 2))
+    finite = np.all([np.isfinite(m.values).all((1, 2)) for m in (maps, maps.twin) if m is not None], axis=0)
     if not finite.all():
         raise UserError(f"The {method} map of test image {indices[~finite][0]} is not finite: train the model again.")
     return maps

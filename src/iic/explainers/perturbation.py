@@ -133,17 +133,17 @@ def masked_values(
     batch_size: int = 0,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[np.ndarray]:
-    """The explained class's probability or logit for every mask of every image.
+    """The explained class's probability or logit, or both, for every mask of every image.
 
     Args:
         forward: from `fast_forward`.
         jobs: the images; all of one size.
-        output: "probability" or "logit".
+        output: "probability", "logit" or "both".
         batch_size: images a forward; 0 takes what suits the device.
         progress: wraps the loop over batches, such as tqdm.
 
     Returns:
-        float64 (B,) for each job, in order.
+        float64 (B,) for each job, in order; (B, 2) of both, the probability first.
 
     Raises:
         UserError: the network answered with NaN or infinity, with the image's name.
@@ -165,10 +165,12 @@ def masked_values(
             count += len(keep)
         batches = buffer[:count].permute(0, 3, 1, 2).split(size)
         logits = torch.cat([forward.model(batch).float() for batch in batches])
-        scores = logits.softmax(1) if output == "probability" else logits
-        chosen, targets = targets[:count], targets[count:]
-        values.append(scores.gather(1, chosen[:, None])[:, 0])
-    return _by_job(torch.cat(values).double().cpu().numpy(), jobs, lengths)
+        chosen, targets = targets[:count, None], targets[count:]
+        probability = [] if output == "logit" else [logits.softmax(1).gather(1, chosen)]
+        logit = [] if output == "probability" else [logits.gather(1, chosen)]
+        values.append(torch.cat(probability + logit, 1))
+    found = torch.cat(values).double().cpu().numpy()  # (rows, 1 or 2)
+    return _by_job(found if output == "both" else found[:, 0], jobs, lengths)
 
 
 def _by_job(values: np.ndarray, jobs: Sequence[Perturbed], lengths: list[int]) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,22 +40,29 @@ def _silent(images: int) -> None:
     """Nobody watches."""
 
 
-def explain_shard(method: str, context: Context, shard: Shard, tick: Tick = _silent) -> tuple[Maps, float]:
-    """The maps of one shard, and the seconds they took."""
+def explain_shard(
+    method: str, context: Context, shard: Shard, tick: Tick = _silent, *, twin: bool = False
+) -> tuple[Maps, float]:
+    """The maps of one shard, with those of the logit if a `twin` is asked for, and the seconds they took."""
     start = time.perf_counter()
     parts = []
     by_layers = method.removesuffix(RANDOM_WEIGHTS) in LRP_COMPOSITES
     together = len(shard.images) if by_layers else TOGETHER  # LRP parts its images itself
     for at in range(0, len(shard.images), together):
         some = slice(at, at + together)
-        parts.append(explain(method, context, shard.images[some], shard.indices[some], shard.targets[some]))
+        parts.append(explain(method, context, shard.images[some], shard.indices[some], shard.targets[some], twin=twin))
         tick(len(parts[-1].values))
-    maps = Maps(
+    return _joined(parts), time.perf_counter() - start
+
+
+def _joined(parts: list[Maps]) -> Maps:
+    """Maps of several groups of images as one."""
+    return Maps(
         np.concatenate([p.values for p in parts]),
         None if parts[0].errors is None else np.concatenate([p.errors for p in parts]),
         {name: np.concatenate([p.numbers[name] for p in parts]) for name in parts[0].numbers},
+        None if parts[0].twin is None else _joined([p.twin for p in parts]),
     )
-    return maps, time.perf_counter() - start
 
 
 def work_key(made: dict, indices: np.ndarray, targets: np.ndarray) -> str:
@@ -65,19 +72,19 @@ def work_key(made: dict, indices: np.ndarray, targets: np.ndarray) -> str:
 
 
 def keep_shards(
-    folder: Path,
-    made: dict,
+    outputs: Sequence[tuple[Path, dict]],
     indices: np.ndarray,
     targets: np.ndarray,
     size: int,
     produce: Callable[[list[int], Tick], Iterator[tuple[int, Maps, float]]],
     tick: Tick = _silent,
-) -> tuple[Attributions, float]:
+) -> tuple[list[Attributions], float]:
     """Attributions as `produce` makes them shard by shard; what an interrupted run finished is not made again.
 
     Args:
-        folder: unfinished work lies here, in a folder of its own; memory does not grow with the number of images.
-        made: what determines the result, JSON-ready; kept in the index.
+        outputs: for the maps, and for their twins if there are any: a folder, in which unfinished work lies in a folder
+            of its own, so that memory does not grow with the number of images; and what determines the result,
+            JSON-ready, which is kept in the index.
         indices: int64 (n,), the images.
         targets: int64 (n,), the explained classes.
         size: images a shard.
@@ -85,18 +92,20 @@ def keep_shards(
         tick: called with each number of images that are done.
 
     Returns:
-        the attributions, on disk, and the seconds that making them took, on all workers together.
+        the attributions of each output, on disk, and the seconds that making them took, on all workers together.
     """
-    work = folder / f"{UNFINISHED}{work_key(made, indices, targets)}"
+    works = [folder / f"{UNFINISHED}{work_key(made, indices, targets)}" for folder, made in outputs]
     rows = [slice(start, start + size) for start in range(0, len(indices), size)]
-    todo = [n for n in range(len(rows)) if not is_finished(work, n)]
+    todo = [n for n in range(len(rows)) if not all(is_finished(work, n) for work in works)]
     tick(len(indices) - sum(len(indices[rows[n]]) for n in todo))
     for n, maps, seconds in produce(todo, tick):
-        write_whole(work / f"{n:05d}{SECONDS}", lambda file, s=seconds: file.write(f"{s}".encode()))
-        write_shard(work, n, indices[rows[n]], targets[rows[n]], maps)
-    seconds = sum(float((work / f"{n:05d}{SECONDS}").read_text()) for n in range(len(rows)))
-    write_index(work, len(rows), made)
-    return read_attributions(work), seconds
+        for work, kept in zip(works, (maps, maps.twin)[: len(works)], strict=True):
+            write_whole(work / f"{n:05d}{SECONDS}", lambda file, s=seconds: file.write(f"{s}".encode()))
+            write_shard(work, n, indices[rows[n]], targets[rows[n]], kept)
+    seconds = sum(float((works[0] / f"{n:05d}{SECONDS}").read_text()) for n in range(len(rows)))
+    for work, (_, made) in zip(works, outputs, strict=True):
+        write_index(work, len(rows), made)
+    return [read_attributions(work) for work in works], seconds
 
 
 def explain_images(
@@ -116,15 +125,33 @@ def explain_images(
         method: a name of `iic.explainers.names.DIRECT`.
         context: the network and how it is explained.
         images: uint8 (N, C, H, W), the test set.
-        indices, targets, folder, made, tick: see `keep_shards`, which says what is returned.
+        folder, made: of the output, see `keep_shards`; so are the others.
+
+    Returns:
+        the attributions, on disk, and the seconds that making them took, on all workers together.
     """
-    size, scheduler = context.params.shard_size, context.params.scheduler
+    (maps,), seconds = explain_outputs(method, context, images, indices, targets, [(folder, made)], tick=tick)
+    return maps, seconds
+
+
+def explain_outputs(
+    method: str,
+    context: Context,
+    images: np.ndarray,
+    indices: np.ndarray,
+    targets: np.ndarray,
+    outputs: Sequence[tuple[Path, dict]],
+    *,
+    tick: Tick = _silent,
+) -> tuple[list[Attributions], float]:
+    """`explain_images`, with the logit's maps from the same forwards where two outputs are given; see `keep_shards`."""
+    size, scheduler, twin = context.params.shard_size, context.params.scheduler, len(outputs) > 1
 
     def produce(todo: list[int], tick: Tick) -> Iterator[tuple[int, Maps, float]]:
         shards = (_shard(n, images, indices, targets, slice(n * size, (n + 1) * size)) for n in todo)
         if scheduler is None:
             for shard in shards:
-                yield shard.number, *explain_shard(method, context, shard, tick)
+                yield shard.number, *explain_shard(method, context, shard, tick, twin=twin)
             return
         try:
             from iic.cluster import on_cluster
@@ -132,11 +159,11 @@ def explain_images(
             raise UserError(
                 "`scheduler` needs Dask: pip install -e '.[cluster]' in the project, or leave it out."
             ) from error
-        for shard, (maps, seconds) in on_cluster(scheduler, method, context, shards):
+        for shard, (maps, seconds) in on_cluster(scheduler, method, context, shards, twin=twin):
             tick(len(shard.indices))
             yield shard.number, maps, seconds
 
-    return keep_shards(folder, made, indices, targets, size, produce, tick)
+    return keep_shards(outputs, indices, targets, size, produce, tick)
 
 
 def _shard(number: int, images: np.ndarray, indices: np.ndarray, targets: np.ndarray, some: slice) -> Shard:
@@ -174,4 +201,5 @@ def derive_images(
             tick(len(rows))
             yield n, Maps(values, None, numbers), time.perf_counter() - start
 
-    return keep_shards(folder, made, maps.indices, maps.targets, params.shard_size, produce, tick)
+    (found,), seconds = keep_shards([(folder, made)], maps.indices, maps.targets, params.shard_size, produce, tick)
+    return found, seconds

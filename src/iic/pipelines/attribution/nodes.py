@@ -27,23 +27,20 @@ def explain_images(
     dataset: str,
     method: str,
     project: Path,
-) -> tuple[Attributions, dict]:
-    """Maps of the selected test images, and what they cost."""
-    from iic.explainers.work import explain_images as explain
+    twin: str | None = None,
+) -> tuple:
+    """Maps of the selected test images, and what they cost; the same of a `twin` from the same forwards, if named."""
+    from iic.explainers.work import explain_outputs
 
     segmenter = Segmenter(params, own_labels(params, test, project))
     indices = select_images(test.labels, params.n_images, params.seed)
     context, targets, origin = explaining(method, model, train, card, segmenter, test.images[indices], dataset)
-    made = {
-        "method": method,
-        "data": card["test"]["sha256"],
-        **origin,
-        "same_class": context.forward.same_class,
-    }
-    folder = _folder(project, dataset, method)
-    with counter(f"{dataset}: {method}", "image", len(indices)) as tick:
-        maps, seconds = explain(method, context, test.images, indices, targets, folder, made=made, tick=tick)
-    return maps, _cost(maps, seconds)
+    made = {"data": card["test"]["sha256"], **origin, "same_class": context.forward.same_class}
+    names = [name for name in (method, twin) if name]
+    outputs = [(_folder(project, dataset, name), {"method": name, **made}) for name in names]
+    with counter(f"{dataset}: {' and '.join(names)}", "image", len(indices)) as tick:
+        found, seconds = explain_outputs(method, context, test.images, indices, targets, outputs, tick=tick)
+    return tuple(entry for maps in found for entry in (maps, _cost(maps, seconds)))
 
 
 def explaining(

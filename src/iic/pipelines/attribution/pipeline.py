@@ -6,18 +6,23 @@ from pathlib import Path
 
 from kedro.pipeline import Node, Pipeline
 
-from iic.explainers.names import source_of
+from iic.explainers.names import LOGIT, source_of
 from iic.pipelines.attribution import nodes
 from iic.pipelines.wiring import with_names
 
 
 def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...], project: Path) -> Pipeline:
-    """One node per dataset and method, namespace {dataset}.{method}; a twin brings the method it is derived from."""
+    """One node per dataset and method, namespace {dataset}.{method}; a twin brings the method it is derived from.
+
+    A method that explains probabilities brings forth its twin on logits, if both are wanted: the forwards are the same.
+    """
     wanted = dict.fromkeys(name for method in methods for name in (source_of(method), method) if name)
-    return Pipeline([_node(dataset, method, project) for dataset in datasets for method in wanted])
+    twins = {name: name + LOGIT for name in wanted if name + LOGIT in wanted}
+    alone = [name for name in wanted if name not in twins.values()]
+    return Pipeline([_node(d, method, twins.get(method), project) for d in datasets for method in alone])
 
 
-def _node(d: str, method: str, project: Path) -> Node:
+def _node(d: str, method: str, twin: str | None, project: Path) -> Node:
     source = source_of(method)
     func = nodes.explain_images if source is None else nodes.derive_maps
     inputs = {"params": f"params:{d}.attribution"}
@@ -26,9 +31,9 @@ def _node(d: str, method: str, project: Path) -> Node:
     else:
         inputs |= {"test": f"{d}.test", "source": f"{d}.{source}.attributions", "cost": f"{d}.{source}.cost"}
     return Node(
-        func=with_names(func, dataset=d, method=method, project=project),
+        func=with_names(func, dataset=d, method=method, project=project, **({"twin": twin} if twin else {})),
         inputs=inputs,
-        outputs=[f"{d}.{method}.attributions", f"{d}.{method}.cost"],
+        outputs=[f"{d}.{name}.{what}" for name in (method, twin) if name for what in ("attributions", "cost")],
         name=func.__name__,
         namespace=f"{d}.{method}",
     )
