@@ -95,10 +95,13 @@ def test_training(memory):
 
 def test_attribution(memory, tmp_path_factory):
     pipeline = attribution(DIGITS, METHODS, tmp_path_factory.mktemp("project"))
-    assert {node.namespace for node in pipeline.nodes} == {f"digits.{m}" for m in METHODS}
+    alone = {m for m in METHODS if not m.endswith("_logit")}  # twins on logits come with the method
+    assert {node.namespace for node in pipeline.nodes} == {f"digits.{m}" for m in alone}
+    assert [n.namespace for n in attribution(DIGITS, ("lime_logit",), Path()).nodes] == ["digits.lime_logit"]
     outputs = run(pipeline, memory)
     for method in METHODS:
         maps = outputs[f"digits.{method}.attributions"]
+        assert maps.made["method"] == method
         assert maps.values.shape == (12, 28, 28)
         np.testing.assert_array_equal(maps.indices, outputs["digits.lrp.attributions"].indices)
         assert outputs[f"digits.{method}.cost"]["images"] == 12
