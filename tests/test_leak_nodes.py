@@ -125,7 +125,7 @@ def test_training_and_test_images_share_no_draws(forms, seen, tmp_path):
 
 def test_what_was_explained_before_an_interruption_is_not_explained_again(forms, monkeypatch, tmp_path):
     explained = []
-    monkeypatch.setattr(work, "explain", lambda *a: explained.append(len(a[2])) or explain(*a))
+    monkeypatch.setattr(work, "explain", lambda *a, **k: explained.append(len(a[2])) or explain(*a, **k))
 
     def interrupted(*arrays, **options):
         raise KeyboardInterrupt
