@@ -22,7 +22,7 @@ def shapiq_approximator(name: str) -> Callable[[Explained, int, int], np.ndarray
         method = getattr(approximator, name)(n=m, random_state=seed, **options)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it says, for instance, that not all masks were drawn
-            found = method.approximate(budget=budget, game=lambda z: x.value(z) - nothing)
+            found = method.approximate(budget=budget, game=lambda z: x.value(np.atleast_2d(z)) - nothing)
         return np.array([found[(i,)] for i in range(m)])
 
     return approximate

@@ -48,6 +48,7 @@ SMALL = {
         "training": {"epochs": 1, "widths": [8, 16, 16], "batch_size": 100, "n_validation": 50},
         "attribution": {"n_images": 30, "budget": 120, "superpixels": 20},
         "evaluation": JUDGING,
+        "bayesian": {"epochs": 2, "samples": 10, "members": 2, "noise_images": 50},
     },
 }
 

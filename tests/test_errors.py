@@ -41,7 +41,6 @@ CASES = {
     "another dataset's parameter": (("--params", "mnist.attribution.n_imges=5"), {}, ["'mnist.attribution.n_imges'"]),
     "a dataset that is not run": (("--params", "mnist.training.epochs=1"), {}, ["'mnist'", "IIC_DATASETS=mnist"]),
     "too many of a few images": (("--params", "digits.data.n_test=100"), {}, ["n_images", "200", "100"]),
-    "nothing to run": (("--pipelines", "bayesian"), {"IIC_DATASETS": "shapes"}, ["one-channel"]),
     "too many images": (("--params", "digits.attribution.n_images=1001"), {}, ["n_images", "1001", "1000"]),
     "no files": ((), {"IIC_DATASETS": "mine"}, ["mine", "IIC_RAW", "IIC_DATASETS=digits,shapes"]),
     "no inputs": (("--pipelines", "attribution", "--namespaces", "digits.lrp"), {}, ["digits.", "kedro run"]),

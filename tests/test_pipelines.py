@@ -156,11 +156,29 @@ def test_bayesian(memory):
     assert {"lime: sampling", "kernel_shap: segmentation", "lrp: training seed", "lrp: posterior"} < set(sources)
 
 
+def test_a_bayesian_last_layer(memory):
+    """Of digits' network, as that of a dataset of colours would get it."""
+    pipeline = bayesian((), DEFAULT, Path(), DIGITS)
+    kept = {name: value for name, value in memory.items() if name not in pipeline.all_outputs()}
+    outputs = run(
+        pipeline,
+        kept | {"params:digits.bayesian": BayesianParams(epochs=10, learning_rate=0.02, samples=20, noise_images=50)},
+    )
+    tables = outputs["digits.uncertainty"]["networks"]
+    assert set(tables) == {"plain", "mean_field", "laplace", "low_rank", "ensemble"}
+    plain = memory["digits.model_accuracy"]["test"]["accuracy"]
+    assert tables["plain"]["scores"]["accuracy"]["value"] == pytest.approx(plain, abs=0.002)
+    assert tables["mean_field"]["scores"]["accuracy"]["value"] > plain - 0.15
+    assert set(outputs["digits.doubt"]["networks"]) == {"plain", "mean_field"}
+    assert not outputs["digits.uncertainty"]["plain_learnt_from_validation"]
+
+
 def test_the_registry_is_built_for_the_names_asked_for(monkeypatch):
     monkeypatch.setenv("IIC_DATASETS", "digits,shapes")
     monkeypatch.setenv("IIC_METHODS", "lrp,random")
     pipelines = register_pipelines()
     assert "digits.posterior" in pipelines["bayesian"].all_outputs()
-    assert "shapes.posterior" not in pipelines["__default__"].all_outputs()
+    assert "shapes.posterior_maps" not in pipelines["__default__"].all_outputs()
+    assert "shapes.uncertainty" in pipelines["bayesian"].all_outputs()
     assert "shapes.lime.attributions" not in pipelines["__default__"].all_outputs()
     assert not {n for n in pipelines["evaluation"].inputs() if not n.startswith("params:")}

@@ -38,6 +38,24 @@ def test_eight_bits_name_the_same_classes_and_hardly_move_probabilities(trained)
 
 
 @needs_vnni
+def test_means_over_the_sample_are_put_right(trained):
+    """Nothing is shifted on average, in any filter or logit; without the correction it is."""
+    model, sample, _ = trained
+    plain = freeze(model)
+    fast = quantize(plain, sample)
+    shift = (logits(fast, sample) - logits(plain, sample)).mean(0)
+    assert shift.abs().max() < 1e-3
+    rounded = copy.deepcopy(fast)
+    rounded[-1].bias = None
+    assert (logits(rounded, sample) - logits(plain, sample)).mean(0).abs().max() > 10 * shift.abs().max()
+    layer = next(m for m in fast if isinstance(m, QuantizedConvolution))
+    before, wanted = fast[0](sample.float()), plain[:4](sample.float())
+    weight = layer.numbers.float() * layer.weight_scale.view(-1, 1, 1, 1)
+    found = nn.functional.conv2d(before.float() * layer.scale, weight, layer.bias, padding=1)
+    assert (found - wanted).mean((0, 2, 3)).abs().max() < 1e-3 * wanted.std()
+
+
+@needs_vnni
 def test_each_convolution_is_within_a_step_of_float32(trained):
     """The quantised layer against F.conv2d on the very numbers it holds."""
     model, sample, _ = trained

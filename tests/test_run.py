@@ -119,13 +119,15 @@ def test_pictures_have_content(finished_run):
         assert 0.3 < (grey > 250).mean() < 0.995 and grey.std() > 10  # drawn on white paper, with something drawn
 
 
-def test_the_bayesian_network_is_for_one_channel(finished_run):
+def test_a_bayesian_network_is_for_one_channel_and_a_last_layer_for_three(finished_run):
     project, _ = finished_run
     report = json.loads(newest(project, "08_reporting/digits/bayesian_report.json/*/bayesian_report.json").read_text())
     assert set(report["degraded"]) == set(METHODS)
     assert 0.3 < report["forced_accuracy"] <= 1
     assert report["uniform_noise"]["median"]["n_images"] == 100
-    assert not (project / "data/06_models/shapes/posterior.pt").exists()
+    assert not list(project.glob("data/08_reporting/shapes/bayesian_report.json/*"))
+    found = json.loads(newest(project, "08_reporting/shapes/uncertainty.json/*/uncertainty.json").read_text())
+    assert set(found["networks"]) == {"plain", "mean_field", "laplace", "low_rank", "ensemble"}
 
 
 def test_one_namespace_runs_again_with_its_own_parameters(finished_run):

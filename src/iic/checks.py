@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,17 @@ def is_own(training: TrainingParams) -> bool:
     return training.weights not in ("trained", "shipped")
 
 
-def check_weights(blocks: dict[str, dict[str, Block]], methods: Iterable[str], project: Path) -> None:
-    """Raise UserError if weights that a run would load are missing or altered, or a method cannot explain a network."""
+def check_weights(
+    blocks: dict[str, dict[str, Block]], methods: Iterable[str], project: Path, last_layer: Collection[str] = ()
+) -> None:
+    """Raise UserError if weights that a run would load are missing or altered, or a method cannot explain a network.
+
+    Args:
+        blocks: the parameters of each dataset of the run.
+        methods: what is to explain their networks.
+        project: its folder.
+        last_layer: datasets whose network is to get a Bayesian last layer.
+    """
     for name, models in blocks.items():
         training = models["training"]
         if models["bayesian"].weights == "shipped" and models["data"].channels == 1:
@@ -101,12 +110,15 @@ def check_weights(blocks: dict[str, dict[str, Block]], methods: Iterable[str], p
         if training.weights == "shipped":
             check_shipped(project / FOLDER / f"{name}.pt")
         elif is_own(training):
+            from iic.bayes.last_layer import check_last_layer
             from iic.classifiers.inference import freeze
             from iic.classifiers.own import load_own
             from iic.explainers.methods import check_network
 
             frozen = freeze(load_own(project / training.weights, training.factory))
             check_network(frozen, methods)
+            if name in last_layer:
+                check_last_layer(frozen)
 
 
 def check_images(blocks: dict[str, dict[str, Block]], prepared: dict[str, int]) -> None:

@@ -45,8 +45,7 @@ def run(**options) -> None:
             ) from None
         if "contains no nodes" in str(error):
             raise click.ClickException(
-                "There is nothing to run: the Bayesian networks are built for one-channel datasets, "
-                "and IIC_DATASETS names none."
+                "There is nothing to run: no node is left of what was asked for (see `kedro registry list`)."
             ) from None
         if "namespaces" in str(error) or "Failed to find the pipeline" in str(error):
             raise click.ClickException(

@@ -32,7 +32,7 @@ class ProjectHooks:
         parameters = context.config_loader["parameters"]
         self._project_path = Path(context.project_path)
         self._blocks = check_parameters(parameters, selected_datasets())
-        self._left_out = [d for d in selected_datasets() if d not in one_channel(selected_datasets(), parameters)]
+        self._colours = [d for d in selected_datasets() if d not in one_channel(selected_datasets(), parameters)]
 
     @hook_impl
     def after_catalog_created(self, catalog) -> None:
@@ -64,7 +64,8 @@ class ProjectHooks:
         ready = [d for d in used if keep_existing or f"{d}.test" not in pipeline.all_outputs()]
         cards = {d: catalog.load(f"{d}.data_card") for d in ready if catalog.exists(f"{d}.data_card")}
         check_images(used, {d: card["test"]["images"] for d, card in cards.items()})
-        check_weights(used, selected_methods(), self._project_path)
+        colours = {d for d in self._colours if f"{d}.posterior" in names}
+        check_weights(used, selected_methods(), self._project_path, colours)
         missing = sorted(n for n in pipeline.inputs() if not n.startswith("params:") and not catalog.exists(n))
         complete = all(catalog.exists(n) for n in pipeline.outputs())
         if missing and not (keep_existing and complete):
@@ -74,9 +75,6 @@ class ProjectHooks:
             )
         for path in remove_partial(self._project_path / "data"):
             log.info("Removed %s, left half-written by a run that was killed.", path)
-        asked = set(run_params.get("pipeline_names") or ["__default__"])
-        if self._left_out and asked & {"bayesian", "__default__"}:
-            log.info("bayesian: left out %s (it is built for one-channel datasets).", ", ".join(self._left_out))
         self._catalog, self._run = catalog, run_params.get("run_id")
         self._code = code_version(self._project_path)
         self._hashes: dict[Path, str] = {}

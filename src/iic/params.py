@@ -146,7 +146,7 @@ Posterior = Literal["mean_field", "low_rank", "laplace", "ensemble", "dropout"]
 
 
 class BayesianParams(Block):
-    """The Bayesian network of `iic.bayes`; for datasets of one channel."""
+    """The Bayesian network of `iic.bayes`: a whole one for datasets of one channel, a last layer for those of three."""
 
     weights: Literal["trained", "shipped"] = "trained"
 

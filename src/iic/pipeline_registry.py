@@ -22,7 +22,8 @@ def register_pipelines() -> dict[str, Pipeline]:
     trained = training(datasets, project_folder())
     attributed = attribution(datasets, methods, project_folder())
     evaluated = evaluation(datasets, methods, project_folder())
-    bayes = bayesian(one_channel(datasets, configured_parameters()), methods, project_folder())
+    grey = one_channel(datasets, configured_parameters())
+    bayes = bayesian(grey, methods, project_folder(), tuple(d for d in datasets if d not in grey))
     everything = prepared + trained + attributed + evaluated + bayes
     return {
         "__default__": everything,

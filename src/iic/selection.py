@@ -46,7 +46,7 @@ def selected_methods() -> tuple[str, ...]:
 
 
 def one_channel(datasets: tuple[str, ...], parameters: dict) -> tuple[str, ...]:
-    """The datasets that the Bayesian network is built for: configured with one channel."""
+    """The datasets that a whole Bayesian network is built for: configured with one channel."""
     return tuple(d for d in datasets if parameters.get(d, {}).get("data", {}).get("channels") == 1)
 
 

@@ -1,8 +1,13 @@
-"""Networks as a study of uncertainty asks them: pixels in, samples of class probabilities out, whatever they are."""
+"""Networks as a study of uncertainty asks them: inputs in, samples of class probabilities out, whatever they are.
+
+Inputs are images uint8 (N, C, H, W); where a posterior of the last layer is studied, what the frozen layers before it
+make of them, float32 (N, F), is computed once for all networks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,15 +25,24 @@ from iic.evaluation.outcomes import DIRECTIONS
 from iic.explainers.attributions import Attributions
 
 PLAIN = "plain"  # the convolutional network at its temperature, in every table
-Ask = Callable[[np.ndarray], np.ndarray]  # uint8 (N, C, H, W) -> float (S, N, K)
+Ask = Callable[[np.ndarray], np.ndarray]  # inputs (N, ...) -> float (S, N, K)
 
 
-def ask_plain(model: nn.Module) -> Ask:
-    """A network's probabilities at its temperature, as one sample."""
-    frozen, temperature = freeze(model), float(model.temperature)
+class Labelled(NamedTuple):
+    """Inputs (N, ...) and labels int64 (N,)."""
 
-    def ask(images: np.ndarray) -> np.ndarray:
-        logits = predict_logits(frozen, torch.from_numpy(images)).double()
+    inputs: np.ndarray
+    labels: np.ndarray
+
+
+def ask_plain(model: nn.Module, *, of_features: bool = False) -> Ask:
+    """A network's probabilities at its temperature, as one sample; `of_features`: its last layer's."""
+    layer, temperature = model[-1] if of_features else freeze(model), float(model.temperature)
+
+    @torch.no_grad()
+    def ask(inputs: np.ndarray) -> np.ndarray:
+        raw = torch.from_numpy(inputs)
+        logits = (layer(raw) if of_features else predict_logits(layer, raw)).double()
         return (logits / temperature).softmax(1).numpy()[None]
 
     return ask
@@ -37,16 +51,16 @@ def ask_plain(model: nn.Module) -> Ask:
 def ask_posterior(posterior: Learnt, samples: int, *, seed: int, progress: Callable = iter) -> Ask:
     """Probabilities under weights drawn from a posterior, the same draws for all images."""
 
-    def ask(images: np.ndarray) -> np.ndarray:
-        return sample_probabilities(posterior, images, samples, seed=seed, progress=progress).numpy()
+    def ask(inputs: np.ndarray) -> np.ndarray:
+        return sample_probabilities(posterior, inputs, samples, seed=seed, progress=progress).numpy()
 
     return ask
 
 
 def uncertainty_report(
     networks: Mapping[str, Ask],
-    test: ImageSet,
-    validation: ImageSet,
+    test: Labelled,
+    validation: Labelled,
     outside: Mapping[str, np.ndarray],
     *,
     seed: int,
@@ -57,8 +71,8 @@ def uncertainty_report(
     Args:
         networks: name -> how it is asked.
         test: the test set.
-        validation: training images that none of the networks has learnt from; thresholds are chosen on them.
-        outside: name -> out-of-distribution images uint8 (M, C, H, W).
+        validation: those of training images that none of the networks has learnt from; thresholds are chosen on them.
+        outside: name -> inputs of out-of-distribution images.
         seed: of all bootstraps.
         replicates: number of bootstrap samples.
 
@@ -67,13 +81,13 @@ def uncertainty_report(
     """
     tables, confidence = {}, {}
     for name, ask in networks.items():
-        answers = ask(test.images)
+        answers = ask(test.inputs)
         tables[name] = uncertainty_table(
             answers,
             test.labels,
-            ask(validation.images),
+            ask(validation.inputs),
             validation.labels,
-            {foreign: ask(images) for foreign, images in outside.items()},
+            {foreign: ask(inputs) for foreign, inputs in outside.items()},
             seed=seed,
             replicates=replicates,
         )
@@ -97,6 +111,7 @@ def doubt_report(
     noise_seed: int,
     seed: int,
     replicates: int,
+    see: Callable[[np.ndarray], np.ndarray] = lambda images: images,
 ) -> dict:
     """What the networks say as the most important pixels are kept or removed: `degradation_row` for each.
 
@@ -111,6 +126,7 @@ def doubt_report(
         noise_seed: of the fills.
         seed: keys ties in the maps, and the bootstrap.
         replicates: number of bootstrap samples.
+        see: what makes the networks' inputs of images.
 
     Returns:
         JSON-ready: `share`, and `networks`: name -> method -> "keep" or "remove" -> fill -> row.
@@ -123,7 +139,8 @@ def doubt_report(
             keep = top if direction == "keep" else ~top
             for fill in fill_names:
                 pixels = np.rint(fills(fill, images, keep, found.indices, noise_seed)).astype(np.uint8)
+                inputs = see(pixels)
                 for name, ask in networks.items():
-                    row = degradation_row(ask(pixels), labels, thresholds[name], seed=seed, replicates=replicates)
+                    row = degradation_row(ask(inputs), labels, thresholds[name], seed=seed, replicates=replicates)
                     rows[name][method].setdefault(direction, {})[fill] = row
     return {"share": share, "networks": rows}

@@ -42,9 +42,17 @@ def features(
     Raises:
         UserError: the network does not end with a linear layer.
     """
-    if not isinstance(model, nn.Sequential) or not isinstance(model[-1], nn.Linear):
-        raise UserError("A Bayesian last layer takes the place of a linear one: the network must end with nn.Linear.")
+    check_last_layer(model)
     return predict_logits(freeze(model, dtype)[:-1], torch.as_tensor(images), batch_size, progress).float()
+
+
+def check_last_layer(model: nn.Module) -> None:
+    """Raise UserError unless the network ends with a linear layer."""
+    if not isinstance(model, nn.Sequential) or not isinstance(model[-1], nn.Linear):
+        raise UserError(
+            "A Bayesian last layer takes the place of a linear one, and this network is no nn.Sequential that ends "
+            "with nn.Linear: run `kedro run --pipelines evaluation`, which needs none."
+        )
 
 
 def fit(

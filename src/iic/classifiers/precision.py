@@ -21,7 +21,7 @@ PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 DEVICES = ("auto", "cpu", "cuda")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 KEPT = 2**30  # bytes that are kept at most, and from which on a piece of memory goes back at once
-CALIBRATED = 128  # images that the scales of 8-bit numbers are taken from
+CALIBRATED = 256  # images that the scales of 8-bit numbers are taken from
 SAME_CLASS = 0.995  # share of images on which a faster forward has to name float32's class
 
 

@@ -1,8 +1,9 @@
 """An 8-bit forward for CPUs with VNNI: the frozen network's convolutions in int8 weights and uint8 activations.
 
 Post-training quantisation (Jacob et al. 2018, arXiv 1712.05877): one scale for each filter, one for each activation,
-taken from sample images. The whitening convolution and the last layer stay float32: the first has filters whose
-outputs are small differences of large numbers.
+taken from sample images, on which every filter's mean output is then put right: rounding shifts it, and what is shifted
+alike for all images is what explanations would see (Nagel et al. 2019, arXiv 1906.04721, section 4.2). The whitening
+convolution and the last layer stay float32: the first has filters whose outputs are small differences of large numbers.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from iic.classifiers.networks import Normalize
 
-LARGEST = 0.9999  # quantile of an activation that still gets a number of its own; what is larger is cut off
+LARGEST = 0.99999  # quantile of an activation that still gets a number of its own; what is larger is cut off
 TYPICAL = 64  # images of a batch that weights are packed for
 
 
@@ -44,6 +45,13 @@ class QuantizedConvolution(nn.Module):
         self.packed = torch.ops.onednn.qconv_prepack(
             self.numbers, self.weight_scale, self.scale, 0, *self.options, self.shape
         )
+
+    def correct(self, x: Tensor, wanted: Tensor) -> None:
+        """Shift the bias: each filter's mean output, before ReLU, becomes that of `wanted`; x uint8, its own inputs."""
+        weight = self.numbers.float() * self.weight_scale.view(-1, 1, 1, 1)
+        found = F.conv2d(x.float() * self.scale, weight, self.bias, *self.options)
+        shift = (wanted - found).mean((0, 2, 3))
+        self.bias = shift if self.bias is None else self.bias + shift
 
     def __getstate__(self) -> dict:
         """Without the packed weights, whose layout belongs to this machine."""
@@ -150,18 +158,33 @@ def quantize(model: nn.Sequential, sample: Tensor) -> nn.Sequential:
     Returns:
         logits float32 (N, classes) from the same pixels.
     """
-    x = model[:3](sample.float().contiguous(memory_format=torch.channels_last))
+    pixels = sample.float().contiguous(memory_format=torch.channels_last)
+    x = model[:3](pixels)  # as float32 has it
     scale = _scale(x)
     layers: list[nn.Module] = [FirstConvolution(model[0], model[1], scale)]
+    numbers = layers[0](pixels)  # as 8 bits have it
     for module in model[3:-2]:
         shape, x = (TYPICAL, *x.shape[1:]), module(x)
         if isinstance(module, nn.Conv2d):
             output_scale = _scale(F.relu(x))
             layers.append(QuantizedConvolution(module, scale, output_scale, shape))
+            layers[-1].correct(numbers, x)
             scale = output_scale
         elif isinstance(module, nn.MaxPool2d):
             layers.append(QuantizedPool(module))
-    return nn.Sequential(*layers, Dequantize(scale), *model[-2:]).eval()
+        else:  # ReLU is in the convolution before
+            continue
+        numbers = layers[-1](numbers)
+    last = Dequantize(scale)
+    return nn.Sequential(*layers, last, model[-2], _corrected(model[-1], (x - last(numbers)).flatten(1).mean(0))).eval()
+
+
+def _corrected(layer: nn.Linear, missing: Tensor) -> nn.Linear:
+    """The layer with what its inputs lack on average, (inputs,), in its bias."""
+    layer = copy.deepcopy(layer)
+    shift = layer.weight @ missing
+    layer.bias = nn.Parameter(shift if layer.bias is None else layer.bias + shift, requires_grad=False)
+    return layer
 
 
 def _scale(activation: Tensor) -> float:

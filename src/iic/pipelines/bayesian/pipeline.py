@@ -11,20 +11,25 @@ from iic.pipelines.bayesian import explanation_nodes, nodes, pictures
 from iic.pipelines.wiring import with_names
 
 
-def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...], project: Path) -> Pipeline:
-    """Posteriors and what is known of them; `datasets` are those of one channel."""
-    return Pipeline(
-        [
-            node
-            for d in datasets
-            for node in (
-                *_learnt(d, project),
-                *_measured(d, methods),
-                *_explained(d, project),
-                *_pictures(d),
-            )
-        ]
-    )
+def create_pipeline(
+    datasets: tuple[str, ...], methods: tuple[str, ...], project: Path, colour: tuple[str, ...] = ()
+) -> Pipeline:
+    """Posteriors and what is known of them.
+
+    Args:
+        datasets: those of one channel get a fully connected Bayesian network, and explanations of it.
+        methods: whose maps' pixels are kept or removed.
+        project: the folder of shipped weights.
+        colour: datasets whose convolutional network gets a Bayesian last layer.
+    """
+    whole = [
+        (*_learnt(d, project), *_measured(d, methods), *_reported(d, methods), *_explained(d, project), *_pictures(d))
+        for d in datasets
+    ]
+    last = [
+        (*_learnt(d, project, model=f"{d}.model"), *_measured(d, methods), *_pictures_of_measures(d)) for d in colour
+    ]
+    return Pipeline([node for nodes_of in (*whole, *last) for node in nodes_of])
 
 
 def _params(d: str, *others: str) -> dict[str, str]:
@@ -41,8 +46,8 @@ def _node(func: Callable, inputs: dict[str, str], outputs: list[str] | str, d: s
     )
 
 
-def _learnt(d: str, project: Path) -> list[Node]:
-    data = {"train": f"{d}.train"}
+def _learnt(d: str, project: Path, **model: str) -> list[Node]:
+    data = {"train": f"{d}.train", **model}
     card = {"card": f"{d}.data_card"}
     return [
         _node(nodes.train_bayesian, {**_params(d, "training"), **data, **card}, f"{d}.posterior", d, project=project),
@@ -76,12 +81,17 @@ def _measured(d: str, methods: tuple[str, ...]) -> list[Node]:
             f"{d}.doubt",
             d,
         ),
-        _node(
-            nodes.report_bayesian,
-            {**_params(d, "evaluation"), "posterior": f"{d}.posterior", **test, **card, **maps},
-            f"{d}.bayesian_report",
-            d,
-        ),
+    ]
+
+
+def _reported(d: str, methods: tuple[str, ...]) -> list[Node]:
+    data = {"posterior": f"{d}.posterior", "test": f"{d}.test", "card": f"{d}.data_card"}
+    maps = {m: f"{d}.{m}.attributions" for m in methods}
+    report = f"{d}.bayesian_report"
+    space = f"{d}.bayesian"
+    return [
+        _node(nodes.report_bayesian, {**_params(d, "evaluation"), **data, **maps}, report, d),
+        Node(pictures.draw_bayesian, report, f"{d}.bayesian_plot", name="draw_bayesian", namespace=space),
     ]
 
 
@@ -113,23 +123,20 @@ def _explained(d: str, project: Path) -> list[Node]:
 
 
 def _pictures(d: str) -> list[Node]:
+    maps = {"maps": f"{d}.posterior_maps", "test": f"{d}.test"}
+    return [
+        *_pictures_of_measures(d),
+        _node(explanation_nodes.draw_posterior_maps, maps, f"{d}.posterior_maps_plot", d),
+        _node(pictures.draw_refusals, {"refusals": f"{d}.refusals"}, f"{d}.refusals_plot", d),
+        _node(pictures.draw_variance, {"variance": f"{d}.variance"}, f"{d}.variance_plot", d),
+    ]
+
+
+def _pictures_of_measures(d: str) -> list[Node]:
     drawn = {
         "reliability": (pictures.draw_reliability, "uncertainty"),
         "selection": (pictures.draw_selection, "uncertainty"),
         "outside": (pictures.draw_outside, "uncertainty"),
         "doubt": (pictures.draw_doubt, "doubt"),
-        "refusals": (pictures.draw_refusals, "refusals"),
-        "variance": (pictures.draw_variance, "variance"),
     }
-    maps = {"maps": f"{d}.posterior_maps", "test": f"{d}.test"}
-    return [
-        Node(
-            func=pictures.draw_bayesian,
-            inputs=f"{d}.bayesian_report",
-            outputs=f"{d}.bayesian_plot",
-            name="draw_bayesian",
-            namespace=f"{d}.bayesian",
-        ),
-        _node(explanation_nodes.draw_posterior_maps, maps, f"{d}.posterior_maps_plot", d),
-        *(_node(draw, {what: f"{d}.{what}"}, f"{d}.{name}_plot", d) for name, (draw, what) in drawn.items()),
-    ]
+    return [_node(draw, {what: f"{d}.{what}"}, f"{d}.{name}_plot", d) for name, (draw, what) in drawn.items()]
