@@ -444,7 +444,7 @@ def test_features_are_what_the_last_layer_sees_and_take_a_posterior():
     assert torch.equal(seen, before)
     with pytest.raises(UserError, match=r"float features \(N, F\) of 8 values each"):
         inference.sample_logits(found, images, 1, seed=0)
-    with pytest.raises(UserError, match=r"must end with nn\.Linear"):
+    with pytest.raises(UserError, match=r"ends with nn\.Linear"):
         last_layer.features(model[:-1], images)
 
 
