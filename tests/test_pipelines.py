@@ -151,6 +151,8 @@ def test_bayesian(memory):
     found = outputs["digits.posterior_explanations"]["selectors"]
     assert set(found) == {"mutual_information", "disagreement_lrp", "disagreement_integrated_gradients"}
     assert outputs["digits.posterior_maps"]["lrp.95"].shape == (6, 28, 28)
+    shown = memory["digits.test"].labels[outputs["digits.posterior_maps"]["images"]]
+    assert outputs["digits.posterior_explanations"]["n_images"] == 20 and shown.max() > 1  # sorted by class: 0, 0, ...
     assert set(outputs["digits.refusals"]) == {"dataset", "mutual_information", "entropy"}
     sources = outputs["digits.variance"]["sources"]
     assert {"lime: sampling", "kernel_shap: segmentation", "lrp: training seed", "lrp: posterior"} < set(sources)

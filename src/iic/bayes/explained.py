@@ -16,6 +16,7 @@ from iic.bayes.strategies import disagreement, intersection, summarise, union
 from iic.bayes.uncertainty_table import read
 from iic.data.images import ImageSet
 from iic.evaluation.fills import Fills
+from iic.explainers.attributions import select_images
 from iic.explainers.segmentation import Segmenter
 
 MAPS = {  # of each sample's logit of the class that the posterior names
@@ -32,10 +33,10 @@ def posterior_explanations(
     Args:
         posterior: fully connected.
         test: the test set.
-        count: the first so many images are judged.
+        count: so many images are judged, in rounds of one per class: a test set may be sorted by class.
         shown: so many images get their maps written out: half the most, half the least doubted of these.
         samples: S of the posterior.
-        seed: of the samples and the bootstrap.
+        seed: of the selection, the samples and the bootstrap.
         replicates: number of bootstrap samples.
 
     Returns:
@@ -43,14 +44,15 @@ def posterior_explanations(
         `images` (positions), `samples` (S), and float32 (shown, H, W) under "<method>.mean" and so on (sd, snr, 05, 50,
         95, intersection, union).
     """
-    images, labels = test.images[:count], test.labels[:count]
+    indices = select_images(test.labels, min(count, len(test)), seed)
+    images, labels = test.images[indices], test.labels[indices]
     answers = read(sample_probabilities(posterior, images, samples, seed=seed).numpy())
     doubt, wrong = answers.entropies.epistemic, answers.predicted != labels
     drawn = Samples(lambda: sample_weights(posterior, samples, seed=seed))
     selectors = {"mutual_information": (doubt, wrong)}
     order = np.argsort(-doubt, kind="stable")
     chosen = np.concatenate([order[: -(-shown // 2)], order[len(order) - shown // 2 :]])
-    arrays: dict[str, np.ndarray] = {"images": chosen, "samples": np.array(samples)}
+    arrays: dict[str, np.ndarray] = {"images": indices[chosen], "samples": np.array(samples)}
     for name, explain in MAPS.items():
         targets = answers.predicted
         chunks = explain(drawn, posterior.pixel_mean, images, targets)

@@ -51,6 +51,8 @@ def repeated_maps(
 ) -> dict[str, np.ndarray]:
     """Maps of some test images by LIME, Kernel SHAP and LRP, with one source of uncertainty changed at a time.
 
+    Superpixels that are the user's own, or single pixels, are no source: they do not change.
+
     Args:
         model: the explained network; its classes are explained throughout.
         retrained: the same network from other training seeds; none leaves that source out.
@@ -76,16 +78,18 @@ def repeated_maps(
         return make_context(network, sample, mean, segmenter, precision_of(method, params))
 
     params = segmenter.params
+    changes = segmenter.labels is None and params.segmentation != "pixels"
+    counts = [max(2, round(params.superpixels * COARSER**r)) for r in range(repeats)] if changes else []
     weights = list(sample_weights(posterior, repeats, seed=seed))
     found: dict[str, np.ndarray] = {}
     for method in progress([*SAMPLED, "lrp"]):
         base = context(model, method)
         if method in SAMPLED:
-            counts = [round(params.superpixels * COARSER**r) for r in range(repeats)]
             found[f"{method}: sampling"] = np.stack(
                 [maps(method, _with(base, seed=params.seed + r)) for r in range(repeats)]
             )
-            found[f"{method}: segmentation"] = np.stack([maps(method, _with(base, superpixels=c)) for c in counts])
+            if counts:
+                found[f"{method}: segmentation"] = np.stack([maps(method, _with(base, superpixels=c)) for c in counts])
         if retrained:
             found[f"{method}: training seed"] = np.stack(
                 [maps(method, base), *(maps(method, context(network, method)) for network in retrained)]

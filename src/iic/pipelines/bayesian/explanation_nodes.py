@@ -16,7 +16,6 @@ from iic.pipelines.training.nodes import train_model
 from iic.progress import bar
 
 SHOWN = 6  # images whose maps are written out and drawn
-FORWARDS = 300  # of Kernel SHAP, an image and sample
 
 
 def explain_posterior(
@@ -79,7 +78,7 @@ def explain_refusals(
         Segmenter(attribution, own_labels(attribution, test, project)),
         Fills(np.array(card["train"]["mean"]), train.images),
         samples=params.samples,
-        budget=FORWARDS,
+        budget=attribution.budget - 2,  # of masks other than none and all
         seed=params.seed,
         replicates=evaluation.bootstrap,
         progress=bar(f"{dataset}: doubt explained", "kind"),

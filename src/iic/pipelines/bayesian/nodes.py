@@ -11,7 +11,7 @@ import numpy as np
 
 from iic.checks import is_own
 from iic.data.images import ImageSet, hold_out
-from iic.explainers.attributions import Attributions
+from iic.explainers.attributions import Attributions, select_images
 from iic.params import BayesianParams, EvaluationParams, TrainingParams
 from iic.progress import bar
 from iic.shipped import FOLDER, check_shipped, load_shipped
@@ -101,9 +101,9 @@ def measure_uncertainty(
     from iic.bayes.shifts import outside_images
 
     _, validation = _parted(train, training)
-    count, grey = params.noise_images, test.images.shape[1] == 1
-    foreign, turns = _foreign(count, params.seed, grey), TURNS if grey else ()
-    outside = outside_images(test.images[:count], foreign, seed=params.seed, turns=turns)
+    grey = test.images.shape[1] == 1
+    foreign, turns = _foreign(params.noise_images, params.seed, grey), TURNS if grey else ()
+    outside = outside_images(_some(test, params.noise_images, params.seed), foreign, seed=params.seed, turns=turns)
     networks, see = _networks(params, model, {params.posterior: posterior, **references}, dataset)
     report = uncertainty_report(
         networks,
@@ -129,7 +129,12 @@ def _foreign(count: int, seed: int, grey: bool) -> dict[str, np.ndarray]:
 
     if grey:
         return {"shapes": draw_shapes(count, seed=seed, progress=bar("shapes: images", "image")).images}
-    return {"digits": load_digits()[1].images[:count]}
+    return {"digits": _some(load_digits()[1], count, seed)}
+
+
+def _some(data: ImageSet, count: int, seed: int) -> np.ndarray:
+    """At most so many images, of all classes alike: a set may be sorted by class."""
+    return data.images[select_images(data.labels, min(count, len(data)), seed)]
 
 
 def _networks(
