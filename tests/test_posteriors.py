@@ -20,6 +20,7 @@ from iic.errors import UserError
 from iic.shipped import FOLDER, card_path, load_shipped
 
 ROOT = Path(__file__).parents[1]
+STILL = {"learning_rate": 1e-12}  # training leaves the start where it is: the curve is the loss of the start
 
 
 # A conjugate model: linear, Gaussian noise, Gaussian prior
