@@ -35,7 +35,7 @@ def test_bootstrap_is_scipys():
 def test_exactly_the_largest_pixels_are_kept(height, width, share, levels):
     values = np.random.default_rng(0).integers(0, levels, (3, height, width)).astype(np.float32)
     keep = top_pixels(values, share, np.arange(3), seed=0)
-    k = round(share * height * width)
+    k = round(share * (height * width))
     assert (keep.sum((1, 2)) == k).all()
     for one, kept in zip(values, keep, strict=True):
         if 0 < k < one.size:
