@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: run test lint viz bench-training bench-attribution bench-precision bench-shapley bench-engine bench-scale bench-evaluation \
-	bench-original
+.PHONY: run test lint viz bench-training bench-attribution bench-precision bench-shapley bench-engine bench-compile bench-scale bench-evaluation \
+	bench-original bench-posterior
 run: $(READY)
 	$(BIN)/kedro run
 	@echo "Verdicts: data/08_reporting/<dataset>/verdict.md/<version>/verdict.md; reports and pictures beside them."
@@ -41,6 +41,10 @@ bench-shapley: $(READY)
 bench-engine: $(READY)
 	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/engine.py $(ARGS)
 
+# What torch.compile gains beside it; ARGS="--datasets mnist --repeats 5"
+bench-compile: $(READY)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/compiled.py $(ARGS)
+
 # Memory at 10,000 and 100,000 images, two Dask workers beside one; ARGS="--images 1000 10000 --shards 8"
 bench-scale: $(READY)
 	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/scale.py $(ARGS)
@@ -52,6 +56,10 @@ bench-evaluation: $(READY)
 # The original study's shortcuts and what each does to its numbers; ARGS="--datasets mnist --images 100 --budget 200"
 bench-original: $(READY)
 	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/original.py $(ARGS)
+
+# Seconds of 100 posterior samples of 10,000 images, in float32 and bfloat16; ARGS="--hidden 1200,1200 --samples 25"
+bench-posterior: $(READY)
+	$(BIN)/python benchmarks/posterior.py $(ARGS)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -2,8 +2,9 @@
 
     make bench-evaluation ARGS="--datasets mnist --images 200"
 
-First the estimate: forwards of headline and matrix for one method on this machine, times the seconds of a forward. Then
-it is measured, with the explained network as both judges (another network of its kind costs the same):
+First the estimate: forwards of headline and matrix for one method on this machine, and for all that a strict study
+judges, times the seconds of a forward (asked for: at most 60 minutes a dataset). Then it is measured, with the
+explained network as both judges (another network of its kind costs the same):
 
 - the matrix without ROAD over the pure frozen forward of as many images, side by side (asked for: at most 1.15);
 - ROAD's cells, whose systems have to be solved, on a row of their own;
@@ -24,6 +25,7 @@ from iic.evaluation.fills import FILLS, Fills
 from iic.evaluation.outcomes import EXPLAINED, JUDGES, Cell, headline_cells, judge_maps, matrix_cells
 from iic.explainers.attributions import Attributions
 from iic.explainers.methods import explain
+from iic.explainers.names import STUDY
 from iic.explainers.perturbation import suitable_batch
 from iic.params import EvaluationParams
 from iic.progress import bar
@@ -67,7 +69,11 @@ def bench(dataset: str, arguments: argparse.Namespace) -> None:
     cells, test = matrix_cells(params), len(setting.test)
     counts = {"headline": len(headline_cells(params)) * test, "matrix": len(cells) * min(params.matrix_images, test)}
     print(f"{dataset}, {fast.precision}: a forward takes {one * 1e6:.0f} µs; estimate for one method:", end=" ")
-    print(", ".join(f"{name} {n:,} forwards, {n * one / 60:.1f} min" for name, n in counts.items()), flush=True)
+    print(", ".join(f"{name} {n:,} forwards, {n * one / 60:.1f} min" for name, n in counts.items()))
+    minutes = sum(counts.values()) * one / 60 * len(STUDY)
+    print(
+        f"{dataset}: for the {len(STUDY)} methods of a strict study {minutes:.0f} min on the whole test set", flush=True
+    )
     for name, some in (("matrix without ROAD", [c for c in cells if c.fill != "road"]),
                        ("ROAD's cells", [c for c in cells if c.fill == "road"])):  # fmt: skip
         count = len(some) * len(indices)

@@ -20,6 +20,7 @@ from iic.explainers.libraries import Explained
 from iic.explainers.methods import explain
 from iic.explainers.ranking import top_superpixels
 from iic.explainers.segmentation import Segmenter
+from iic.pipelines.attribution.nodes import sample_of
 from iic.pipelines.data_prep.nodes import prepare_data
 from iic.pipelines.training.nodes import train_model
 from iic.selection import configured_parameters, project_folder
@@ -43,8 +44,7 @@ class Setting:
         training = blocks["training"].model_copy(update={"weights": "shipped"})
         model, _ = train_model(training, train, card, dataset, project_folder())
         params = blocks["attribution"]
-        sample = torch.from_numpy(train.images[np.linspace(0, len(train) - 1, 1000, dtype=int)])
-        forward = fast_forward(model.eval(), sample, precision, params.device)
+        forward = fast_forward(model.eval(), sample_of(train), precision, params.device)
         mean = np.array(card["train"]["mean"])
         context = Context(freeze(model).to(forward.device), forward, mean, params, Segmenter(params))
         return cls(dataset, train, test, model, context)

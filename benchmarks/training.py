@@ -5,10 +5,11 @@
 
 The first table gives accuracy, seconds, and how often bfloat16 names float32's class, by dataset, over its seeds. The
 second is CIFAR-10's: accuracy on test, seconds, floating-point operations, and their rate as a share of the rate of the
-machine's best convolution. Two trainings to 93 % test are compared: the same recipe cut to `--short-epochs` and augmented less, and a
-plain loop of the same network (float32, Adam, DataLoader, batch 128), which stops after the epoch in which it gets
-there, or in which `--plain-minutes` are over; its time and the ratio are lower bounds then, and marked so. VGG-16-BN
-(SGD, batch 128, 250 epochs, the original study's recipe) is timed for `--vgg-batches` batches and multiplied.
+machine's best convolution. Two trainings to 93 % test are compared: the same recipe cut to `--short-epochs` and
+augmented less, and a plain loop of the same network (float32, Adam, DataLoader, batch 128), which stops after the epoch
+in which it gets there, or in which `--plain-minutes` are over; its time and the ratio are lower bounds then, and marked
+so. VGG-16-BN (SGD, batch 128, 250 epochs, the original study's recipe) is timed for `--vgg-batches` batches and
+multiplied.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.evaluation.degradation import pixel_ranks, tied_share, top_pixels
 from iic.evaluation.fills import FILLS, SEEDED, Fills, mean_colour, salt_and_pepper
-from iic.evaluation.outcomes import Cell, cells, judge_maps
+from iic.evaluation.outcomes import Cell, cells, judge_draws, judge_maps
 from iic.evaluation.statistics import bootstrap_interval, wilson_interval
 from iic.explainers.attributions import Attributions
 from iic.explainers.fills import fill_image
@@ -161,6 +161,27 @@ def test_cells_are_what_one_would_make_by_hand(filled):
             assert found.predicted[k, row] == logits.argmax()
             expected = logits.softmax(0)[maps.targets[row]].item()
             assert found.probability[k, row] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize(("draws", "seeds"), [(5, 5), (3, 2), (2, 3), (1, 4)])
+def test_draws_and_noise_seeds_meet_in_pairs(filled, draws, seeds):
+    """Every draw and every seed takes part; a pair's answers are those of that draw's maps with that seed."""
+    images, fills, _ = filled
+    torch.manual_seed(0)
+    judges = {("explained", fill): nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 7, 5)) for fill in FILLS}
+    test, rng = ImageSet(images, np.arange(4) % 5), np.random.default_rng(0)
+    maps = [Attributions(rng.random((4, 6, 7)), np.arange(4), np.arange(4) % 5, {}) for _ in range(draws)]
+    wanted = cells(["salt_and_pepper", "blur"], [0.3], range(10, 10 + seeds), ["explained"])
+    found = judge_draws(maps, judges, test, fills, wanted, seed=0)
+    pairs = {(k % draws, 10 + k % seeds) for k in range(max(draws, seeds))}
+    for direction in ("keep", "remove"):
+        assert len(found.rows(fill="blur", direction=direction)) == draws
+        assert len(found.rows(fill="salt_and_pepper", direction=direction)) == len(pairs)
+        for seed in range(10, 10 + seeds):
+            cell = Cell("explained", direction, "salt_and_pepper", 0.3, seed)
+            with_it = [judge_maps(maps[d], judges, test, fills, [cell], seed=0) for d, s in sorted(pairs) if s == seed]
+            got = found.probability[found.rows(**cell._asdict())]
+            np.testing.assert_allclose(got, [one.probability[0] for one in with_it], rtol=1e-6)
 
 
 def test_ranks_are_a_permutation_that_agrees_with_the_top():

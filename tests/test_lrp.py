@@ -18,10 +18,15 @@ from zennit.types import Activation, AvgPool
 
 from iic.classifiers.inference import freeze, logits
 from iic.classifiers.networks import Normalize, build_network
+from iic.classifiers.precision import Forward
 from iic.errors import UserError
 from iic.explainers.composites import COMPOSITES, composite
+from iic.explainers.context import Context
 from iic.explainers.lrp import EPSILON, Propagator
 from iic.explainers.lrp_rules import Place, epsilon_rule, plus_rule, transposed
+from iic.explainers.methods import explain
+from iic.explainers.segmentation import Segmenter
+from iic.params import AttributionParams
 
 KINDS = ("inputs", "bias", "stabiliser")
 
@@ -112,8 +117,8 @@ def test_torchvisions_networks_are_zennits(build, canonizer, name):
 
 
 def assert_account_closes(found):
-    kept = sum(row["bias"] + row["stabiliser"] for row in found.layers.values())
-    total = found.values.flatten(1).sum(1).double() + kept
+    account = found.account()
+    total = account["input"] + account["bias"] + account["epsilon"]
     torch.testing.assert_close(total, found.explained.double(), rtol=1e-4, atol=1e-4)
 
 
@@ -127,6 +132,62 @@ def test_the_account_closes_in_every_layer(frozen, name):
         torch.testing.assert_close(row["inputs"] + row["bias"] + row["stabiliser"], arriving, rtol=1e-4, atol=1e-4)
         arriving = row["inputs"]
     assert list(found.layers) == [str(i) for i, m in enumerate(model) if isinstance(m, (nn.Conv2d, nn.Linear))]
+
+
+class Residual(nn.Module):
+    """A sum of two branches, averaged or not, with many values that are exactly zero."""
+
+    def __init__(self, average: bool):
+        super().__init__()
+        self.normalize = Normalize([128.0], [64.0])
+        self.left, self.right = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 3, padding=1)
+        self.rectify, self.cut = nn.ReLU(), nn.ReLU()
+        self.pool = nn.AvgPool2d(2) if average else nn.Identity()
+        self.flatten, self.dense = nn.Flatten(), nn.Linear(64 if average else 256, 3)
+        for branch in (self.left, self.right):
+            nn.init.constant_(branch.bias, -0.8)
+
+    def hidden(self, x):
+        x = self.normalize(x)
+        return self.pool(self.rectify(self.left(x)) + self.cut(self.right(x)))
+
+    def forward(self, x):
+        return self.dense(self.flatten(self.hidden(x)))
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_what_sums_and_averages_keep_is_accounted_for(average):
+    """A flat rule above hands equal shares to all their values; where one is zero, nobody below gets its share."""
+    torch.manual_seed(0)
+    model = Residual(average).eval().requires_grad_(False)
+    images, targets = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8), np.array([0, 1, 2])
+    found = Propagator(model, composite("epsilon", {"dense": "flat"}))(images, torch.from_numpy(targets))
+    assert_account_closes(found)
+    zeros = (model.hidden(images.float()) == 0).flatten(1).double().mean(1)
+    assert (zeros > 0.1).all() and (zeros < 0.9).all()
+    kept = found.layers["pool" if average else "add"]["stabiliser"]
+    torch.testing.assert_close(kept, zeros * found.explained, rtol=1e-3, atol=1e-4)
+
+    params = AttributionParams(lrp_rules={"dense": "flat"})
+    context = Context(model, Forward(model, "float32", "cpu", 1.0), np.array([128.0]), params, Segmenter(params))
+    numbers = explain("lrp_epsilon", context, images.numpy(), np.arange(3), targets).numbers
+    expected = model(images.float()).numpy()[np.arange(3), targets]
+    np.testing.assert_allclose(numbers["input"] + numbers["bias"] + numbers["epsilon"], expected, rtol=0, atol=1e-4)
+
+
+def test_a_layer_that_is_used_twice_has_both_in_its_row():
+    class Again(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.dense, self.rectify = nn.Flatten(), nn.Linear(4, 4), nn.ReLU()
+
+        def forward(self, x):
+            return self.dense(self.rectify(self.dense(self.flatten(x))))
+
+    torch.manual_seed(0)
+    found = Propagator(Again(), COMPOSITES["epsilon"])(torch.rand(2, 1, 2, 2), torch.tensor([1, 3]))
+    assert list(found.layers) == ["dense"] and found.layers["dense"]["bias"].abs().min() > 1e-3
+    assert_account_closes(found)
 
 
 def test_rules_are_captums():

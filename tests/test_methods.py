@@ -3,8 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from scipy import ndimage
 
+from iic.checks import check_parameters, check_weights
 from iic.classifiers.inference import freeze, logits, predicted_class, probabilities
 from iic.classifiers.networks import build_network
 from iic.classifiers.precision import Forward, fast_forward
@@ -180,6 +182,38 @@ def test_unknown_and_derived_methods_are_named(digits):
         explain("shapely", context, test.images[:1], np.array([0]), np.array([0]))
     with pytest.raises(UserError, match="'lrp_blurred' is derived"):
         explain("lrp_blurred", context, test.images[:1], np.array([0]), np.array([0]))
+
+
+def own_network():
+    """Without a normalisation of ours."""
+    layers = torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(2 * 26 * 26, 10)
+    return torch.nn.Sequential(*layers)
+
+
+def check_rules(rules, *methods, **training):
+    data = {"source": "digits", "channels": 1, "class_names": list("0123456789")}
+    parameters = {"digits": {"data": data, "training": training, "attribution": {"lrp_rules": rules}}}
+    check_weights(check_parameters(parameters, ["digits"]), methods, ROOT)
+
+
+@pytest.mark.parametrize("weights", ["trained", "shipped"])
+def test_lrp_rules_are_checked_before_any_work(weights):
+    check_rules({"1": "epsilon", "3": "gamma"}, "lrp", "lrp_gamma_box_mean_map", weights=weights)
+    check_rules({"99": "plus"}, "lime", "random", weights=weights)  # nobody asks for it
+    with pytest.raises(UserError, match=r"no layer '99' .*: choose from 1, 3, "):
+        check_rules({"99": "plus"}, "lime", "lrp_blurred", weights=weights)
+    with pytest.raises(UserError, match="Unknown LRP rule 'z' for layer '1'"):
+        check_rules({"1": "z"}, "lrp_superpixel", weights=weights)
+    with pytest.raises(UserError, match="'box' is for the layer on the normalised pixels, not for layer 3"):
+        check_rules({"3": "box"}, "lrp", weights=weights)
+
+
+def test_own_rules_can_make_up_for_a_network_without_our_normalisation(tmp_path):
+    torch.save(own_network().state_dict(), tmp_path / "own.pt")
+    own = {"weights": str(tmp_path / "own.pt"), "factory": "test_methods:own_network"}
+    with pytest.raises(UserError, match="'box' is for the layer on the normalised pixels, not for layer 0"):
+        check_rules({}, "lrp_gamma_box", **own)
+    check_rules({"0": "epsilon"}, "lrp_gamma_box", **own)
 
 
 def test_the_process_refuses_what_it_cannot_solve(digits):

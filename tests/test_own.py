@@ -10,10 +10,11 @@ import pytest
 import torch
 from conftest import QUICK_JUDGING, kedro, make_project
 
-from iic.classifiers.own import check_export, check_forward, load_own
+from iic.classifiers.own import check_export, check_forward, load_own, own_structure
 from iic.errors import UserError
 
 MODULE = """
+import torch
 from torch import nn
 
 def build():
@@ -21,6 +22,30 @@ def build():
 
 def with_sigmoid():
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Sigmoid(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(196, 10))
+
+class Tempered(nn.Module):
+    def __init__(self, temperature):
+        super().__init__()
+        self.inner = build()
+        if isinstance(temperature, torch.Tensor) and not isinstance(temperature, nn.Parameter):
+            self.register_buffer("temperature", temperature)
+        else:
+            self.temperature = temperature
+
+    def forward(self, x):
+        return self.inner(x) / self.temperature
+
+def with_a_parameter():
+    return Tempered(nn.Parameter(torch.tensor(2.0)))
+
+def with_a_number():
+    return Tempered(2.0)
+
+def with_many():
+    return Tempered(torch.ones(10))
+
+def with_a_buffer():
+    return Tempered(torch.tensor(2.0))
 
 def nothing():
     return 3
@@ -68,6 +93,17 @@ def test_both_files_give_the_same_network(folder):
 def test_what_cannot_be_loaded_is_named(folder, name, factory, message):
     with pytest.raises(UserError, match=message):
         load_own(folder[0] / name, factory)
+
+
+@pytest.mark.parametrize("kind", ["a_parameter", "a_number", "many"])
+def test_another_temperature_is_refused_by_name(folder, kind):
+    with pytest.raises(UserError, match=r"own\.pt has something called 'temperature' that is no buffer of one number"):
+        own_structure(folder[0] / "own.pt", f"own_networks:with_{kind}")
+
+
+def test_a_temperature_that_comes_with_the_network_is_kept(folder):
+    model = own_structure(folder[0] / "own.pt", "own_networks:with_a_buffer")
+    assert model.temperature.item() == 2 and own_structure(folder[0] / "own.pt2", None).temperature.item() == 1
 
 
 def test_a_network_of_another_form_is_refused_before_it_is_used(folder):

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT
+from kedro.config import OmegaConfigLoader
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 
+from iic.checks import check_parameters
 from iic.data.sources import load_digits
-from iic.explainers.names import DEFAULT, EXPLAINERS, METHODS
+from iic.explainers.names import DEFAULT, EXPLAINERS, METHODS, is_control_of
 from iic.params import AttributionParams, BayesianParams, DataParams, EvaluationParams, TrainingParams
 from iic.pipeline_registry import register_pipelines
 from iic.pipelines.attribution.pipeline import create_pipeline as attribution
@@ -119,11 +122,9 @@ def test_evaluation(memory, tmp_path):
     assert tuple(report["methods"]) == methods and report["n_images"] == 12 and report["matrix_images"] == 10
     assert len(report["headline"]) == 2 * 2 * 2 and len(report["curves"]) == 2 * 2 * 5
     for table in report["headline"]:
-        assert table["methods"]["lrp"]["minus_best_control"]["control"] not in (
-            "lime",
-            "kernel_shap_blurred",
-            "grad_cam",
-        )
+        cell = table["methods"]["lrp"]
+        assert (cell["minus_best_control"] is None) == cell["abstains"]  # sobel and centre are there
+        assert cell["abstains"] or is_control_of(cell["minus_best_control"]["control"], "lrp")
         assert {c["better"] for c in table["claims"]} | {c["worse"] for c in table["claims"]} <= set(EXPLAINERS)
     assert "`lrp`" in outputs["digits.verdict"] and outputs["digits.verdict"].startswith("# digits")
     table = outputs["digits.accuracy_table"]
@@ -143,11 +144,11 @@ def test_bayesian(memory):
     assert set(report["degraded"]) == set(DEFAULT)
     assert 0 <= report["uniform_noise"]["confidence"]["refused"] <= 1
     tables = outputs["digits.uncertainty"]["networks"]
-    assert set(tables) == {"plain", "mean_field", "dropout"}
+    assert set(tables) == {"plain", "plain_same_network", "mean_field", "dropout"}
     assert set(tables["plain"]["outside"]) == {"noise", "inverted", "rotated_90", "rotated_180", "shapes"}
     assert tables["plain"]["n_validation"] == 400
     doubt = outputs["digits.doubt"]["networks"]
-    assert all(set(doubt[name]) == set(DEFAULT) for name in ("plain", "mean_field"))
+    assert all(set(doubt[name]) == set(DEFAULT) for name in ("plain", "plain_same_network", "mean_field"))
     found = outputs["digits.posterior_explanations"]["selectors"]
     assert set(found) == {"mutual_information", "disagreement_lrp", "disagreement_integrated_gradients"}
     assert outputs["digits.posterior_maps"]["lrp.95"].shape == (6, 28, 28)
@@ -167,12 +168,25 @@ def test_a_bayesian_last_layer(memory):
         kept | {"params:digits.bayesian": BayesianParams(epochs=10, learning_rate=0.02, samples=20, noise_images=50)},
     )
     tables = outputs["digits.uncertainty"]["networks"]
-    assert set(tables) == {"plain", "mean_field", "laplace", "low_rank", "ensemble"}
+    assert set(tables) == {"plain", "mean_field", "laplace", "low_rank"}
     plain = memory["digits.model_accuracy"]["test"]["accuracy"]
     assert tables["plain"]["scores"]["accuracy"]["value"] == pytest.approx(plain, abs=0.002)
     assert tables["mean_field"]["scores"]["accuracy"]["value"] > plain - 0.15
     assert set(outputs["digits.doubt"]["networks"]) == {"plain", "mean_field"}
-    assert not outputs["digits.uncertainty"]["plain_learnt_from_validation"]
+    assert not outputs["digits.uncertainty"]["networks"]["plain"]["learnt_from_validation"]
+
+
+def test_the_study_is_of_whole_test_sets():
+    """`--env study` changes sizes only: every block is still valid, and everything else is as in the base."""
+    options = {"base_env": "base", "merge_strategy": {"parameters": "soft"}, "default_run_env": "local"}
+    names = ("mnist", "cifar10")
+    base = check_parameters(OmegaConfigLoader(conf_source=str(ROOT / "conf"), **options)["parameters"], names)
+    study = OmegaConfigLoader(conf_source=str(ROOT / "conf"), env="study", **options)["parameters"]
+    for name, blocks in check_parameters(study, names).items():
+        assert blocks["attribution"] == base[name]["attribution"].model_copy(update={"n_images": 10_000})
+        larger = {"matrix_images": 1000, "properties_images": 200, "sanity_images": 200, "leakage_images": 5000}
+        assert blocks["evaluation"] == base[name]["evaluation"].model_copy(update=larger)
+        assert blocks["training"] == base[name]["training"]
 
 
 def test_the_registry_is_built_for_the_names_asked_for(monkeypatch):

@@ -187,6 +187,16 @@ def test_a_paired_interval_tells_a_selector_from_chance_and_not_from_itself():
     assert "minus_first" not in found["good"]
 
 
+def test_others_than_the_first_are_compared_as_if_they_were_the_first():
+    scores, errors = ranked_study(60)
+    rng = np.random.default_rng(3)
+    named = {name: (s, errors) for name, s in (("a", scores), ("b", rng.random(60)), ("c", rng.random(60)))}
+    found = selection_measures(named, replicates=40, seed=0, also=("b",))
+    moved = selection_measures({name: named[name] for name in "bac"}, replicates=40, seed=0)
+    assert {name: found[name]["minus_b"] for name in "ac"} == {name: moved[name]["minus_first"] for name in "ac"}
+    assert set(found["b"]) == {*MEASURES, "minus_first"}
+
+
 def test_a_bootstrap_that_sees_no_error_says_so():
     scores = np.arange(10.0)
     found = selection_measures({"a": (scores, scores > 8), "b": (scores, scores > 10)}, replicates=20, seed=0)

@@ -3,12 +3,18 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from conftest import QUICK_DOUBT, QUICK_JUDGING, ROOT, kedro, make_project
 
+from iic.bayes import network
+from iic.bayes.inference import Posterior, sample_probabilities
+from iic.data.images import ImageSet
 from iic.errors import UserError
+from iic.files import record_path
 from iic.shipped import FOLDER, as_shipped, card_path, check_shipped, load_shipped, ship
+from iic.shipping import ship_posterior
 
 SHIPPED = sorted((ROOT / FOLDER).glob("*.pt"))
 
@@ -32,6 +38,52 @@ def test_weights_come_back_and_an_altered_file_is_refused(tmp_path):
     path.unlink()
     with pytest.raises(UserError, match="There are no shipped weights"):
         check_shipped(path)
+
+
+class Shelf(dict):
+    """As much of a catalog as shipping asks for."""
+
+    def exists(self, name):
+        return name in self
+
+    def load(self, name):
+        return super().__getitem__(name)
+
+    def __getitem__(self, name):
+        return self  # the entry, of which only the path is wanted
+
+    def _get_load_path(self):
+        return self.path
+
+
+@pytest.mark.parametrize("size", [1.0, 1e8])
+def test_a_posterior_that_float16_changes_is_not_shipped(tmp_path, size):
+    """Weights of a million are infinite in float16, and in float32 as good as small ones."""
+    torch.manual_seed(0)
+    loc = {name: mean * size for name, mean in network.initial_means((784, 10)).items()}
+    scale = {name: torch.full_like(mean, 1e-3 * size) for name, mean in loc.items()}
+    posterior = Posterior(loc, scale, 0.1, torch.zeros(2, dtype=torch.float64))
+    images = np.random.default_rng(0).integers(0, 256, (50, 1, 28, 28), dtype=np.uint8)
+    labels = sample_probabilities(posterior, images, 20, seed=3).mean(0).argmax(1).numpy()  # all of them right
+    shelf = Shelf(
+        {
+            "digits.posterior": posterior,
+            "digits.test": ImageSet(images, labels),
+            "digits.data_card": {"source": "digits", "train": {"sha256": "a"}, "test": {"sha256": "b"}},
+            "digits.bayesian_report": {"forced_accuracy": 1.0},
+        }
+    )
+    shelf.path = tmp_path / "posterior.pt"
+    made = {"parameters": {"digits.bayesian": {"samples": 20, "seed": 3}}, "code": {}, "date": "2026-01-01"}
+    record_path(shelf.path).write_text(json.dumps(made))
+    path = tmp_path / FOLDER / "digits_bayesian.pt"
+    if size == 1:
+        assert ship_posterior(shelf, "digits", tmp_path) == path
+        assert check_shipped(path, "a")["forced_accuracy"] == 1
+    else:
+        with pytest.raises(UserError, match="float16 moves the test accuracy of 'digits' to 0"):
+            ship_posterior(shelf, "digits", tmp_path)
+        assert not path.exists()
 
 
 def test_what_is_shipped_is_what_the_cards_say():

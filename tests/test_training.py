@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from iic.checks import check_weights
+from iic.classifiers import training
 from iic.classifiers.augmentation import augment
 from iic.classifiers.batchnorm import settle
 from iic.classifiers.checkpoint import Checkpoint
@@ -18,6 +20,10 @@ from iic.data.images import ImageSet
 from iic.data.shapes import draw_shapes
 from iic.data.sources import load_digits
 from iic.errors import UserError
+from iic.params import AttributionParams, BayesianParams, DataParams, TrainingParams
+from iic.pipelines.training.nodes import checkpoint_path, train_model
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
 def windows_seen(images, padded, side, recipe, epoch):
@@ -80,6 +86,84 @@ def trained():
         return model, curve
 
     return run, run(), test
+
+
+def test_accuracy_is_a_share_of_what_was_seen_though_images_weigh_differently(monkeypatch):
+    """If every class is named right, it is 1 in each epoch, whatever was left out."""
+    backward = training._backward
+    monkeypatch.setattr(training, "_backward", lambda *given: (backward(*given)[0], torch.ones(len(given[1]))))
+    data, _ = load_digits()
+    some = ImageSet(data.images[::8].copy(), data.labels[::8].copy())
+    model = build_network([33.0], [78.0], widths=(4, 4, 4))
+    curve = train(model, some, Recipe(epochs=3, batch_size=100, flip=False, prune=0.8), seed=0)
+    assert [row["accuracy"] for row in curve] == [1.0] * 3
+    assert [row["images"] == 500 for row in curve] == [True, False, True]
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_every_device_trains_and_goes_on_from_the_others_checkpoint(device, tmp_path):
+    data, test = load_digits()
+    some = ImageSet(data.images[::2].copy(), data.labels[::2].copy())
+
+    def run(where, **options):
+        torch.manual_seed(0)
+        model = build_network([33.0], [78.0], widths=(8, 16, 16))
+        recipe = Recipe(epochs=2, batch_size=100, flip=True, shift=1, cutout=4)
+        train(model, some, recipe, seed=0, device=where, **options)
+        assert {tensor.device.type for tensor in model.state_dict().values()} == {"cpu"}
+        return model, (predicted_class(model, torch.from_numpy(test.images)).numpy() == test.labels).mean()
+
+    model, accuracy = run(device)
+    again, _ = run(device)
+    assert accuracy > 0.8
+    for left, right in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
+        assert torch.equal(left, right)
+    for first, second in {("cpu", device), (device, "cpu")}:
+        checkpoint = Checkpoint(tmp_path / f"{first}.checkpoint", {"seed": 0})
+        with pytest.raises(Killed):
+            run(first, checkpoint=checkpoint, progress=stop_after(25))  # twenty steps an epoch
+        assert run(second, checkpoint=checkpoint)[1] > 0.8
+
+
+@needs_cuda
+def test_bfloat16_trains_on_cuda():
+    data = draw_shapes(1000, seed=0)
+    torch.manual_seed(0)
+    model = build_network([128.0] * 3, [64.0] * 3, widths=(16, 32, 64))
+    recipe = Recipe(epochs=6, batch_size=100, micro_batch=100)
+    train(model, data, recipe, seed=0, dtype=torch.bfloat16, device="cuda")
+    assert (predicted_class(model, torch.from_numpy(data.images)).numpy() == data.labels).mean() > 0.7
+
+
+CARD = {"train": {"images_per_class": dict.fromkeys("0123456789", 100), "mean": [33.0], "std": [78.0], "sha256": "x"}}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_device_that_is_not_there_is_refused_before_work_starts(tmp_path):
+    params, grey = TrainingParams(device="cuda"), DataParams(source="digits", channels=1, class_names=("0", "1"))
+    others = {"bayesian": BayesianParams(), "attribution": AttributionParams(), "data": grey}
+    with pytest.raises(UserError, match="no CUDA device"):
+        check_weights({"digits": {"training": params, **others}}, [], tmp_path)
+    with pytest.raises(UserError, match="no CUDA device"):
+        train_model(params, load_digits()[0], CARD, "digits", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_is_found_again_whatever_the_device_is_called(tmp_path, monkeypatch):
+    """Its key is that of versions without the parameter `device`, too."""
+    data, _ = load_digits()
+    some = ImageSet(data.images[::4].copy(), data.labels[::4].copy())
+    numbers = {"epochs": 3, "widths": (4, 4, 4), "batch_size": 100, "dtype": "float32"}
+    monkeypatch.setattr("iic.pipelines.training.nodes.bar", lambda *_: stop_after(15))  # ten steps an epoch
+    with pytest.raises(Killed):
+        train_model(TrainingParams(**numbers), some, CARD, "digits", tmp_path)
+    without = {name: value for name, value in TrainingParams(**numbers).model_dump().items() if name != "device"}
+    made_from = {"params": without, "data": "x", "dtype": "torch.float32"}
+    assert Checkpoint(checkpoint_path(tmp_path, "digits"), made_from).load() is not None
+    steps = []
+    monkeypatch.setattr("iic.pipelines.training.nodes.bar", lambda *_: lambda s: (steps.append(i) or i for i in s))
+    _, curve = train_model(TrainingParams(**numbers, device="cpu"), some, CARD, "digits", tmp_path)
+    assert steps == list(range(10, 30)) and curve["device"] == "cpu"
 
 
 def test_digits_are_learnt_in_a_few_epochs(trained):

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from io import BytesIO
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from iic.report.variance import variance_plot
 CLASSES, IMAGES = 10, 300
 DRAWS = {"seed": 0, "replicates": 20}
 SAMPLES = {"plain": 1, "mean_field": 8}
+SHARES, SHOWN = (0.1, 0.2, 0.5), 0.2
 METHODS, FILLS, DIRECTIONS = ("lrp", "lrp_mean_map", "random"), ("mean_colour", "salt_and_pepper"), ("keep", "remove")
 
 
@@ -51,13 +53,15 @@ def tables(labels):
 def report(labels):
     def rows(network):
         thresholds = choose_thresholds(probabilities(network, labels, 4.0, 1), labels)
-        rows = {}
-        for direction, evidence in (("keep", 2.0), ("remove", 0.5)):
-            samples = probabilities(network, labels, evidence, 3)
-            rows[direction] = degradation_row(samples, labels, thresholds, **DRAWS)
-        return {method: {d: dict.fromkeys(FILLS, row) for d, row in rows.items()} for method in METHODS}
+        rows = {"keep": [], "remove": []}
+        for share in SHARES:
+            for direction, evidence in (("keep", 10 * share), ("remove", 2.5 * (1 - share) ** 3)):
+                samples = probabilities(network, labels, evidence, 3)
+                row = degradation_row(samples, labels, thresholds, **DRAWS)
+                rows[direction].append({"share": share, **row})
+        return {method: {d: dict.fromkeys(FILLS, found) for d, found in rows.items()} for method in METHODS}
 
-    return {"share": 0.2, "networks": {network: rows(network) for network in SAMPLES}}
+    return {"shares": list(SHARES), "shown": SHOWN, "networks": {network: rows(network) for network in SAMPLES}}
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +208,8 @@ def test_outside_leaves_out_what_was_not_measured(tables):
 
 def test_doubt_shows_every_network_method_direction_and_fill(report):
     figure = drawn(doubt_plot("digits", report))
-    axes = np.reshape(figure.axes, (4, len(FILLS)))
-    rule = {network: rows["lrp"]["keep"]["mean_colour"] for network, rows in report["networks"].items()}
+    axes = np.reshape(figure.axes[: 4 * len(FILLS)], (4, len(FILLS)))
+    rule = {network: rows["lrp"]["keep"]["mean_colour"][1] for network, rows in report["networks"].items()}
     for axis in axes[:3].flat:
         assert len(errorbars(axis)) == len(SAMPLES) * len(METHODS) * len(DIRECTIONS)
     for axis in axes[3]:  # a plain network has no mutual information
@@ -222,9 +226,31 @@ def test_doubt_shows_every_network_method_direction_and_fill(report):
     assert sorted(faces) == sorted(legend(figure)) and "refused by confidence" in figure.get_suptitle()
 
 
+def test_doubt_below_shows_how_it_moves_with_the_share(report):
+    changed = deepcopy(report)
+    by_fill = changed["networks"]["plain"]["random"]["keep"]
+    by_fill["mean_colour"] = [{**row, "selectors": {"confidence": None}} for row in by_fill["mean_colour"]]
+    figure = doubt_plot("digits", changed)
+    lower = np.reshape(figure.axes[4 * len(FILLS) :], (4, len(METHODS)))
+    wanted = [(measure, d) for measure in ("refused", "confidently_wrong") for d in DIRECTIONS]
+    for (measure, direction), axes in zip(wanted, lower, strict=True):
+        first, second, *_ = axes[0].lines
+        assert (first.get_color(), first.get_linestyle(), second.get_linestyle()) == (COLOURS[0], "-", "--")
+        for line, network in zip(axes[0].lines, np.repeat([*SAMPLES], len(FILLS)), strict=True):
+            rows = report["networks"][network]["lrp"][direction]["mean_colour"]
+            expected = [100 * row["selectors"]["confidence"]["1%"][measure]["value"] for row in rows]
+            assert list(line.get_xdata()) == pytest.approx([10, 20, 50]) and expected[0] != expected[2]
+            assert list(line.get_ydata()) == pytest.approx(expected)
+    assert [len(axis.lines) for axis in lower[:, 2]] == [3, 4, 3, 4]  # what has no threshold has no line
+
+    alone = {**report, "shares": [SHOWN]}
+    assert len(doubt_plot("digits", alone).axes) == 4 * len(FILLS)
+
+
 def test_doubt_shades_controls(report):
-    axis = doubt_plot("digits", report).axes[0]
-    names = [label.get_text() for label in axis.figure.axes[-1].get_xticklabels()]
+    figure = doubt_plot("digits", report)
+    axis = figure.axes[0]
+    names = [label.get_text() for label in figure.axes[4 * len(FILLS) - 1].get_xticklabels()]
     assert names == ["LRP", "LRP mean map (control)", "random pixels"]
     assert [patch.get_x() for patch in axis.patches] == [0.5, 1.5]
 
@@ -234,25 +260,27 @@ def test_doubt_without_a_selector_falls_back_or_leaves_its_panels_empty(report):
     for by_method in changed["networks"].values():
         for method in METHODS:
             for direction in DIRECTIONS:
-                for row in by_method[method][direction].values():
+                for row in chain.from_iterable(by_method[method][direction].values()):
                     row["selectors"]["confidence"] = None
                     row["forced_accuracy"]["interval"] = None
-    figure = drawn(doubt_plot("digits", changed))
+    changed["shares"] = [SHOWN]
+    figure = doubt_plot("digits", changed)
     forced, _, refused, *_ = figure.axes
     assert not any(ends for *_, ends in marks(forced))
-    row = report["networks"]["mean_field"]["lrp"]["keep"]["mean_colour"]
+    row = report["networks"]["mean_field"]["lrp"]["keep"]["mean_colour"][1]
     expected = row["selectors"]["mutual_information"]["1%"]["refused"]["value"]
     assert len(marks(refused)) == len(METHODS) * len(DIRECTIONS)
     assert marks(refused)[0][1] == pytest.approx(100 * expected)
     assert "refused by mutual information" in figure.get_suptitle()
 
-    plain = doubt_plot("digits", {"networks": {"plain": changed["networks"]["plain"]}})
+    plain = doubt_plot("digits", {**changed, "networks": {"plain": changed["networks"]["plain"]}})
     assert len(plain.axes) == 3 * len(FILLS) and "no thresholds" in plain.get_suptitle()
-    assert legend(plain)[0] == "plain network,\ntop pixels kept"
+    assert legend(plain)[0] == "plain network,\ntop 20% kept"
 
 
 def test_variance_shows_all_sources_with_their_intervals(sources):
-    table = variance_table(sources, seed=0, replicates=50, noise="sampling_noise")
+    noise = {source: "sampling_noise" for source in ("segmentation", "posterior")}
+    table = variance_table(sources, seed=0, replicates=50, noise=noise, varied={"posterior": "Bayesian"})
     figure = drawn(variance_plot("digits", table))
     share, spearman, overlap = figure.axes
     rows = list(table["sources"].values())
@@ -266,7 +294,9 @@ def test_variance_shows_all_sources_with_their_intervals(sources):
             assert (x, y) == pytest.approx((row[measure]["mean"], place))
             assert ends[0] == pytest.approx(row[measure]["interval"])
         assert axis.get_xlim() == (-0.05, 1.03)
-    assert "digits" in figure.get_suptitle() and "beyond sampling noise" in legend(figure)
+    assert "digits" in figure.get_suptitle() and "beyond its sampling noise" in legend(figure)
+    names = [label.get_text() for label in share.get_yticklabels()]
+    assert names[1:] == ["segmentation\n(4 repeats)", "posterior\n(5 repeats, Bayesian network)"]
 
 
 def test_variance_without_noise_or_interval(sources):

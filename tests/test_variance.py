@@ -33,7 +33,9 @@ def sources():
 
 @pytest.fixture(scope="module")
 def table(sources):
-    return variance_table(sources, seed=0, replicates=500, noise="sampling")
+    noise = {"segmentation": "sampling", "nothing": "sampling"}
+    varied = {"posterior": "Bayesian", "sampling": "explained"}
+    return variance_table(sources, seed=0, replicates=500, noise=noise, varied=varied)
 
 
 @pytest.mark.parametrize(("source", "variance"), [("sampling", NOISE), ("segmentation", NOISE + SEGMENTATION)])
@@ -54,7 +56,8 @@ def test_what_a_source_adds_to_the_sampling_noise(table):
     added = (NOISE + SEGMENTATION) / (1 + NOISE + SEGMENTATION) - NOISE / (1 + NOISE)
     assert rows["segmentation"]["beyond_noise"]["mean"] == pytest.approx(added, abs=0.015)
     assert rows["segmentation"]["beyond_noise"]["interval"][0] > 0.15
-    assert rows["sampling"]["beyond_noise"] == {"mean": 0, "interval": [0, 0]}
+    assert rows["segmentation"]["noise"] == "sampling"
+    assert rows["sampling"]["beyond_noise"] is rows["sampling"]["noise"] is rows["posterior"]["beyond_noise"] is None
     assert rows["nothing"]["beyond_noise"]["interval"][1] < 0
 
 
@@ -71,7 +74,9 @@ def test_the_ends_of_the_scale(table):
 
 def test_the_table_is_json_and_says_what_it_is_of(table, sources):
     assert json.loads(json.dumps(table)) == table
-    assert table["images"] == 50 and table["noise"] == "sampling"
+    assert table["images"] == 50
+    networks = {source: row["network"] for source, row in table["sources"].items()}
+    assert networks == {"sampling": "explained", "segmentation": None, "posterior": "Bayesian", "nothing": None}
     assert {source: row["repeats"] for source, row in table["sources"].items()} == {
         source: len(maps) for source, maps in sources.items()
     }
@@ -101,8 +106,9 @@ def test_wrong_inputs_are_named(sources):
     maps = sources["sampling"]
     with pytest.raises(UserError, match="give all the same images"):
         variance_table({"a": maps, "b": maps[:, :7]}, seed=0)
-    with pytest.raises(UserError, match="'masks' is no source: choose one of a"):
-        variance_table({"a": maps}, seed=0, noise="masks")
+    for noise in ({"a": "masks"}, {"masks": "a"}):
+        with pytest.raises(UserError, match="'masks' of the sampling noise is no source: choose one of a"):
+            variance_table({"a": maps}, seed=0, noise=noise)
     with pytest.raises(UserError, match="within 'a' takes at least two repeats"):
         variance_table({"a": maps[:1]}, seed=0)
     with pytest.raises(UserError, match="'a' have NaN"):

@@ -12,9 +12,10 @@ from iic.evaluation.report import check_made_alike
 from iic.evaluation.seeds import across_seeds, newest_by_seed, sentences
 from iic.evaluation.statistics import wilson_interval
 from iic.evaluation.summary import Way, area_per_image, curves, headline, mean_ranks, per_image
-from iic.evaluation.tables import cell_table
+from iic.evaluation.tables import cell_table, claim_table, lead_table
 from iic.evaluation.verdict import verdict
 from iic.params import EvaluationParams
+from iic.provenance import EXPLAINING, JUDGING, code_hash, made_like
 
 N = 400
 JUDGES = ("explained", "adapted")
@@ -41,6 +42,7 @@ def report(outcomes):
         "kept_share": 0.2,
         "kept_pixels": 157,
         "methods": dict.fromkeys(outcomes),
+        "parameters": {"training": {"seed": 0, "weights": "trained"}},
         "headline": headline(outcomes, 0.2, replicates=400, seed=0),
         "curves": [],
     }
@@ -119,6 +121,38 @@ def test_a_judge_of_one_class_abstains():
     assert "it abstains" in verdict(found) and "beats" not in verdict(found)
 
 
+def silence(outcomes, name):
+    """The outcomes, with one class named for all images of this method."""
+    return outcomes | {name: answers(0.9, constant=True)}
+
+
+def test_a_control_that_silences_the_judge_is_nobodys_best():
+    """Removing: one class for all images is an accuracy of .1, which would be the best of scores."""
+    found = report(silence(known(), "sobel"))
+    for table in found["headline"]:
+        assert table["methods"]["sobel"]["abstains"] and table["methods"]["sobel"]["minus_best_control"] is None
+        assert table["methods"]["lrp"]["minus_best_control"]["control"] == "random"
+        assert not any("sobel" in group for group in table["groups"])
+    assert "abstains on `sobel`" in verdict(found)
+
+
+def test_no_claim_rests_on_a_silent_twin():
+    found = report(silence(known(), "lrp_superpixel"))
+    for table in found["headline"]:
+        (claim,) = table["claims"]
+        assert claim["abstains"] == ["lrp_superpixel"] and not claim["supported"]
+    assert "the judge abstains on `lrp_superpixel`, which the fair comparison needs" in verdict(found)
+    seeds = across_seeds({0: report(known()), 1: found})
+    (claim,) = seeds[0]["claims"]
+    assert not claim["supported"] and claim["by_seed"][1] > 0  # the difference itself has its sign
+
+
+def test_the_verdict_names_the_controls_that_were_not_there():
+    found = verdict(report(known()))
+    assert "Not in it: `random_superpixels`, `contrast`, `centre`, `random_blurred`" in found
+    assert "`lrp_random_weights_blurred`" in found and "One network (seed 0)" in found
+
+
 def test_a_contradicting_judge_is_named():
     outcomes = known()
     for name, turned in (("lrp", 0.6), ("lime", 0.9)):  # the second judge sees it the other way round
@@ -140,6 +174,17 @@ def test_the_table_has_a_row_for_each_cell():
     assert row.accuracy == headline_table["methods"][row.method]["accuracy"]
 
 
+def test_leads_and_claims_are_tables_too():
+    outcomes = silence(known(), "lime_logit")
+    found = report(outcomes)
+    leads, claims = lead_table(found), claim_table(found)
+    assert len(leads) == 8 * len(outcomes) and leads[leads.method == "lime_logit"].lead.isna().all()
+    lrp = leads[leads.method == "lrp"]
+    assert (lrp.low > 0.4).all() and lrp.control.isin(["random", "sobel"]).all()
+    assert len(claims) == 8 and (claims.better == "lrp").all() and (claims.abstains == "lime_logit").all()
+    assert not claims.supported.any() and claim_table(report({"lrp": answers(0.9)})).empty
+
+
 def test_outcomes_come_back_from_the_disk(tmp_path):
     o = answers(0.5)
     entry = OutcomesDataset(filepath=str(tmp_path / "outcomes.npz"))
@@ -152,13 +197,14 @@ def test_outcomes_come_back_from_the_disk(tmp_path):
 
 def test_outcomes_of_other_images_networks_or_data_are_refused():
     params = EvaluationParams()
-    made = {"model": "a", "data": "b", "parameters": params.model_dump(mode="json")}
+    cost = {"model": "a", "data": "b", "parameters": params.model_dump(mode="json"), "code": code_hash(EXPLAINING)}
+    made = {**cost, "code": code_hash(JUDGING), "maps": made_like(cost), "judges": {"blur": "d"}}
     one = replace(answers(0.5), made=made)
     blocks = {"evaluation": params, "attribution": params}
 
-    def check(other, cost=made):
+    def check(other, cost=cost):
         both = {"headline": {"lime": one, "lrp": other}, "matrix": {"lime": one}}
-        check_made_alike("made-up", "a", "b", both, {"lime": cost}, blocks)
+        check_made_alike("made-up", "a", "b", both, {"lime": cost, "lrp": cost}, blocks)
 
     check(one)
     with pytest.raises(UserError, match=r"made-up\.lrp is of other images"):
@@ -166,7 +212,13 @@ def test_outcomes_of_other_images_networks_or_data_are_refused():
     with pytest.raises(UserError, match=r"evaluation of made-up\.lrp was made with another network"):
         check(replace(one, made={**made, "model": "c"}))
     with pytest.raises(UserError, match=r"attribution of made-up\.lime was made of other test images"):
-        check(one, {**made, "data": "c"})
+        check(one, {**cost, "data": "c"})
+    with pytest.raises(UserError, match=r"evaluation of made-up\.lrp was made by another version of the code"):
+        check(replace(one, made={**made, "code": "old"}))
+    with pytest.raises(UserError, match=r"headline of made-up\.lrp is of other maps, or by other judges"):
+        check(replace(one, made={**made, "maps": {**made["maps"], "precision": "int8"}}))
+    with pytest.raises(UserError, match=r"headline of made-up\.lrp is of other maps, or by other judges"):
+        check(replace(one, made={**made, "judges": {"blur": "e"}}))
     with pytest.raises(UserError, match=r"made with keep = 0\.3, not 0\.2"):
         check(replace(one, made={**made, "parameters": {**made["parameters"], "keep": 0.3}}))
 
@@ -189,10 +241,16 @@ def test_a_claim_needs_its_sign_in_all_training_seeds():
     bad = across_seeds(newest_by_seed([of_seed(0), of_seed(1, lrp=0.5), of_seed(2)]))
     (claim,) = bad[0]["claims"]
     assert not claim["supported"] and claim["by_seed"][1] < 0 < claim["by_seed"][0]
-    assert bad[0]["leads"]["lrp"][2] > 0.5 and "does not hold" in sentences(bad)
+    assert bad[0]["leads"]["lrp"]["by_seed"][2] > 0.5 and bad[0]["leads"]["lrp"]["same_sign"]
+    assert "does not hold" in sentences(bad) and "Of 2 training seeds" not in sentences(bad)
+    unfair = across_seeds({0: report(known()), 1: report(known(lrp_superpixel=0.5))})  # a twin turns its sign
+    assert not unfair[0]["claims"][0]["supported"] and "Of 2 training seeds" in sentences(unfair)
 
 
-def test_reports_of_other_parameters_are_no_seeds():
+def test_reports_of_other_parameters_or_code_are_no_seeds():
+    older = {**of_seed(1), "made": {"judging_code": "older"}}
+    with pytest.raises(UserError, match="in nothing else: 1"):
+        newest_by_seed([older, of_seed(0)])
     other = of_seed(1)
     other["parameters"]["training"]["epochs"] = 9
     with pytest.raises(UserError, match="in nothing else: 1"):

@@ -13,16 +13,18 @@ import pytest
 import torch
 from torch import nn
 
-from iic.classifiers.inference import freeze
+from iic.classifiers.inference import freeze, logits
 from iic.classifiers.networks import build_network
 from iic.classifiers.precision import fast_forward
 from iic.datasets import AttributionsDataset
 from iic.errors import UserError
 from iic.explainers.attributions import Attributions
 from iic.explainers.context import Context
+from iic.explainers.ranking import is_stable
 from iic.explainers.segmentation import Segmenter
 from iic.explainers.shards import MappedShards, read_attributions, write_attributions
-from iic.explainers.work import derive_images, explain_images, explain_outputs
+from iic.explainers.work import Shard, derive_images, explain_images, explain_outputs
+from iic.files import remove_partial
 from iic.params import AttributionParams
 
 PARAMS = AttributionParams(budget=80, superpixels=16, segmentation="grid", shard_size=4)
@@ -104,27 +106,37 @@ def test_both_outputs_at_once_are_the_bytes_of_each_alone(tmp_path, method):
     assert ticks == [8, 2] and contents(again[1].folder) == contents(both[1].folder)
 
 
+@pytest.mark.parametrize("method", ["kernel_shap", "kernel_shap_fast"])
+def test_an_output_that_stops_early_is_the_same_bytes_beside_the_other_and_alone(tmp_path, method):
+    params = PARAMS.model_copy(update={"budget": 600, "stop_early": True, "superpixels": 9})
+    context, images = make_context(params)
+    made = [{"method": name, "parameters": params.model_dump(mode="json")} for name in (method, f"{method}_logit")]
+    outputs = [(tmp_path / "both" / m["method"], m) for m in made]
+    both, _ = explain_outputs(method, context, images, INDICES, TARGETS, outputs)
+    assert (both[0].extras["forwards"] != both[1].extras["forwards"]).any()  # each stops when it is settled itself
+    for found, m in zip(both, made, strict=True):
+        alone = run(tmp_path / "alone" / m["method"], m["method"], params)
+        assert contents(found.folder) == contents(alone.folder)
+
+
 def test_a_killed_run_goes_on(tmp_path):
-    """kill -9 in the middle of writing, again and again, until it is through."""
+    """kill -9 within a shard's values, behind a whole shard, and in the index: bytes are there, not yet their name."""
     program = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import test_work, time; "
-        "from iic.explainers import work; write = work.write_shard; "
-        "work.write_shard = lambda *a: (write(*a), print('shard', flush=True), time.sleep(0.5)); "
+        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; import os, test_work, time; "
+        "os.fsync = lambda _: (print('written', flush=True), time.sleep(0.3)); "
         "test_work.run(Path(sys.argv[2])); print('whole', flush=True)"
     )
     words = [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path / "killed")]
-    kills = 0
-    while True:
+    finished = []
+    for file in (2, 5, 9):  # a shard is four files: seconds, values, errors, numbers
         with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
-            line = process.stdout.readline().strip()
-            if line == "whole":
-                break
+            assert [process.stdout.readline() for _ in range(file)] == ["written\n"] * file
             os.kill(process.pid, signal.SIGKILL)
-        assert line == "shard", "the run ended without a shard"
-        kills += 1
-    assert kills == 3  # one for each of three shards
-    (found,) = (tmp_path / "killed").iterdir()
-    assert contents(found) == contents(run(tmp_path / "whole").folder)
+        assert len(remove_partial(tmp_path)) == 1  # what the next run's hook does first
+        finished.append(len(list(tmp_path.glob("killed/*/*.numbers.npy"))))
+    assert finished == [0, 1, 3]
+    found = run(tmp_path / "killed")
+    assert contents(found.folder) == contents(run(tmp_path / "whole").folder)
 
 
 def test_the_dataset_takes_the_folder_over_and_reads_it_back(tmp_path):
@@ -151,22 +163,72 @@ def test_attributions_in_memory_are_saved_too(tmp_path):
     np.testing.assert_array_equal(dataset.load().values[:], maps.values)
 
 
-@pytest.mark.parametrize("harm", ["missing", "short", "object", "index"])
-def test_a_folder_that_is_not_whole_is_refused(tmp_path, harm):
+@pytest.mark.parametrize("harm", ["missing", "cut", "empty", "short", "wide", "object", "index"])
+@pytest.mark.parametrize("what", ["values", "errors"])
+def test_a_folder_that_is_not_whole_is_refused(tmp_path, harm, what):
     folder = tmp_path / "attributions"
-    maps = Attributions(np.ones((3, 4, 4), np.float32), np.arange(3), np.zeros(3, np.int64), {"forwards": np.ones(3)})
-    write_attributions(folder, maps)
-    values = folder / "00000.values.npy"
+    stored(folder)
+    file = folder / f"00001.{what}.npy"
     if harm == "missing":
-        values.unlink()
-    elif harm == "short":
-        np.save(values, np.ones((2, 4, 4), np.float32))
+        file.unlink()
+    elif harm in ("cut", "empty"):
+        file.write_bytes(file.read_bytes()[: {"cut": -1, "empty": 0}[harm]])
+    elif harm in ("short", "wide"):
+        np.save(file, np.ones({"short": (0, 4, 5), "wide": (1, 4, 6)}[harm], np.float32))
     elif harm == "object":
-        np.save(values, np.array([{}] * 3, dtype=object), allow_pickle=True)
+        np.save(file, np.array([{}], dtype=object), allow_pickle=True)
     else:
         (folder / "index.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         read_attributions(folder)
+
+
+def stored(folder, count=3):
+    maps = np.random.default_rng(0).random((count, 4, 5)).astype(np.float32)
+    numbers = {"forwards": np.ones(count)}
+    data = Attributions(maps, np.arange(count), np.zeros(count, np.int64), numbers, errors=maps / 2)
+    write_attributions(folder, data, shard_size=2)
+    return maps
+
+
+def test_no_file_stays_open_however_many_shards_are_held(tmp_path):
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
+        pytest.skip("there is no /proc here to count open files in")
+    held, before = {}, len(os.listdir(descriptors))
+    for method in ("lime", "kernel_shap", "lrp"):
+        stored(tmp_path / method, 40)
+        held[method] = read_attributions(tmp_path / method)
+        rows = held[method].values
+        looked = (rows[:], rows[7], rows[np.array([39, 0])], held[method].errors[3:9], next(iter(rows)))
+        assert len(looked) == 5 and len(os.listdir(descriptors)) <= before
+
+
+def test_maps_on_disk_are_read_as_an_array_is(tmp_path):
+    plain = stored(tmp_path / "maps", 9)
+    maps = read_attributions(tmp_path / "maps")
+    found = maps.values
+    assert found.shape == plain.shape and found.dtype == plain.dtype and found.ndim == 3 and len(found) == 9
+    picked = np.random.default_rng(1).random(9) < 0.5
+    for key in (0, -1, np.int64(5), slice(None), slice(3, 3), slice(1, 8, 3), slice(None, None, -2), picked):
+        np.testing.assert_array_equal(found[key], plain[key])
+    for key in ([8, 0, 3, 3], np.array([-1, 2]), (4, 2), (slice(2, 7), 1, slice(None, 3)), ([1, 6], ..., 0)):
+        np.testing.assert_array_equal(found[key], plain[key])
+    np.testing.assert_array_equal(np.asarray(found), plain)
+    np.testing.assert_array_equal(np.stack(list(found)), plain)
+    np.testing.assert_array_equal(maps.errors[2:5], plain[2:5] / 2)
+    for beyond in (9, -10):
+        with pytest.raises(IndexError):
+            found[beyond]
+
+
+def test_maps_that_go_after_they_were_looked_at_are_a_sentence(tmp_path):
+    stored(tmp_path / "maps")
+    maps = read_attributions(tmp_path / "maps")
+    (tmp_path / "maps" / "00001.values.npy").unlink()
+    assert maps.values[:2].shape == (2, 4, 5)
+    with pytest.raises(UserError, match=r"maps cannot be read \(FileNotFoundError"):
+        maps.values[2]
 
 
 def test_twins_are_the_source_averaged_and_blurred(tmp_path):
@@ -201,20 +263,40 @@ def test_a_shard_with_a_bad_image_is_not_written(tmp_path, monkeypatch):
     assert sorted(p.name[:5] for p in work.glob("*.numbers.npy")) == ["00000"]  # image 13 is in the second shard
 
 
-def test_early_stopping_spends_less_and_says_so(tmp_path):
-    params = PARAMS.model_copy(update={"budget": 600, "stop_early": True, "superpixels": 9})
-    maps = run(tmp_path / "early", params=params)
-    whole = run(tmp_path / "whole", params=params.model_copy(update={"stop_early": False}))
-    assert set(np.unique(maps.extras["settled"])) <= {0.0, 1.0}
+@pytest.mark.parametrize("method", ["kernel_shap", "kernel_shap_fast"])
+@pytest.mark.parametrize("superpixels", [9, 16])
+def test_early_stopping_spends_less_and_says_so(tmp_path, method, superpixels):
+    params = PARAMS.model_copy(update={"budget": 600, "stop_early": True, "superpixels": superpixels})
+    maps = run(tmp_path / "early", method, params)
+    whole = run(tmp_path / "whole", method, params.model_copy(update={"stop_early": False}))
+    context, images = make_context(params)
+    for found in (maps, whole):
+        for row, index in enumerate(INDICES):
+            segments = context.segments(images[index], int(index))
+            firsts = np.unique(segments, return_index=True)[1]
+            values, errors = (kept[row].ravel()[firsts].astype(float) for kept in (found.values, found.errors))
+            assert found.extras["settled"][row] == is_stable(values, errors, segments)  # by its own values and errors
     assert (maps.extras["forwards"] <= whole.extras["forwards"]).all()
     spent = maps.extras["forwards"] == whole.extras["forwards"]
     assert (spent | (maps.extras["settled"] == 1)).all()
     np.testing.assert_allclose(maps.values[:][spent], whole.values[:][spent], atol=1e-6)
 
 
+@pytest.mark.parametrize("method", ["lrp", "lrp_gamma_box"])
+def test_stored_shares_of_the_logit_add_up_to_it(tmp_path, method):
+    maps = run(tmp_path, method)
+    context, images = make_context()
+    explained = logits(context.plain, torch.from_numpy(images[INDICES])).numpy()[np.arange(10), TARGETS]
+    kept = maps.extras
+    np.testing.assert_allclose(kept["logit"], explained, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(kept["input"], maps.values[:].sum((1, 2)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(kept["input"] + kept["bias"] + kept["epsilon"], explained, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(kept["relevance_1"], kept["input"], rtol=1e-4, atol=1e-4)  # the layer on the pixels
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A scheduler and two workers of one thread, as processes of their own: (address, worker processes)."""
+    """A scheduler and two workers of one and two threads, as processes of their own: (address, worker processes)."""
     pytest.importorskip("distributed")
     folder = tmp_path_factory.mktemp("dask")
     address_file = folder / "scheduler.json"
@@ -229,8 +311,8 @@ def cluster(tmp_path_factory):
                 break
             time.sleep(0.1)
         address = json.loads(address_file.read_text())["address"]
-        words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--no-nanny"]
-        workers = [subprocess.Popen([*words, "--no-dashboard"], **options) for _ in range(2)]
+        words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
+        workers = [subprocess.Popen([*words, "--nthreads", threads], **options) for threads in ("1", "2")]
         from distributed import Client
 
         with Client(address) as client:
@@ -257,6 +339,28 @@ def test_a_cluster_gives_the_same_maps_and_loses_a_worker_without_loss(tmp_path,
     np.testing.assert_allclose(found.values[:], here.values[:], atol=1e-6)
     np.testing.assert_array_equal(found.indices, here.indices)
     assert sum(ticks) == 10
+
+
+def test_a_worker_of_two_threads_explains_one_shard_at_a_time(tmp_path, cluster):
+    """DeepLift keeps numbers on the modules of the one network that a worker has."""
+    address, _ = cluster
+    found = run(tmp_path / "cluster", "deeplift", PARAMS.model_copy(update={"scheduler": address, "shard_size": 1}))
+    here = run(tmp_path / "here", "deeplift", PARAMS.model_copy(update={"shard_size": 1}))
+    scale = np.abs(here.values[:]).max()
+    np.testing.assert_allclose(found.values[:], here.values[:], atol=1e-5 * scale)
+
+
+def test_two_runs_at_one_cluster_do_not_mix(cluster):
+    """The later one takes the workers; the earlier one says so, and never gets maps of the other's network."""
+    from iic.cluster import on_cluster
+
+    context, images = make_context()
+    shards = [Shard(n, images[INDICES[[n]]], INDICES[[n]], TARGETS[[n]]) for n in range(8)]
+    earlier, later = (on_cluster(cluster[0], "sobel", context, shards) for _ in range(2))
+    next(earlier)
+    assert len(list(later)) == 8
+    with pytest.raises(UserError, match="taken over"):
+        list(earlier)
 
 
 def test_a_scheduler_that_is_not_there_is_a_sentence(tmp_path, monkeypatch):

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from iic.data.loading import check_source
 from iic.errors import UserError
 from iic.params import AttributionParams, BayesianParams, Block, DataParams, EvaluationParams, TrainingParams
-from iic.shipped import FOLDER, check_shipped
+from iic.shipped import FOLDER, check_shipped, load_shipped
+
+if TYPE_CHECKING:
+    from torch import nn
 
 BLOCKS: dict[str, type[Block]] = {
     "data": DataParams,
@@ -95,7 +98,10 @@ def is_own(training: TrainingParams) -> bool:
 def check_weights(
     blocks: dict[str, dict[str, Block]], methods: Iterable[str], project: Path, last_layer: Collection[str] = ()
 ) -> None:
-    """Raise UserError if weights that a run would load are missing or altered, or a method cannot explain a network.
+    """Raise UserError if weights that a run would load are missing or altered, a method cannot explain a network, or
+    there is no device to train one on.
+
+    A network that is still to be trained is looked at too, if its layers are given LRP rules by name.
 
     Args:
         blocks: the parameters of each dataset of the run.
@@ -104,21 +110,44 @@ def check_weights(
         last_layer: datasets whose network is to get a Bayesian last layer.
     """
     for name, models in blocks.items():
-        training = models["training"]
+        training, rules = models["training"], models["attribution"].lrp_rules
         if models["bayesian"].weights == "shipped" and models["data"].channels == 1:
             check_shipped(project / FOLDER / f"{name}_bayesian.pt")
         if training.weights == "shipped":
             check_shipped(project / FOLDER / f"{name}.pt")
-        elif is_own(training):
-            from iic.bayes.last_layer import check_last_layer
-            from iic.classifiers.inference import freeze
-            from iic.classifiers.own import load_own
-            from iic.explainers.methods import check_network
+        if training.weights == "trained" and training.device == "cuda":
+            from iic.classifiers.precision import choose_device
 
-            frozen = freeze(load_own(project / training.weights, training.factory))
-            check_network(frozen, methods)
-            if name in last_layer:
-                check_last_layer(frozen)
+            choose_device(training.device)
+        if not is_own(training) and not rules:
+            continue  # every method explains the project's own networks
+        from iic.classifiers.inference import freeze
+        from iic.explainers.methods import check_network
+
+        frozen = freeze(_network(name, models, project))
+        check_network(frozen, methods, rules)
+        if is_own(training) and name in last_layer:
+            from iic.bayes.last_layer import check_last_layer
+
+            check_last_layer(frozen)
+
+
+def _network(name: str, models: dict[str, Block], project: Path) -> nn.Module:
+    """The network that is to be explained; before it is trained, one of its layers."""
+    training = models["training"]
+    if is_own(training):
+        from iic.classifiers.own import load_own
+
+        return load_own(project / training.weights, training.factory)
+    from iic.classifiers.networks import build_network, network_from_state
+
+    if training.weights == "shipped":
+        return network_from_state(load_shipped(project / FOLDER / f"{name}.pt"))
+    import torch
+
+    channels, classes = models["data"].channels, len(models["data"].class_names)
+    with torch.random.fork_rng(devices=[]):  # leave no trace in the draws of what runs next
+        return build_network([0.0] * channels, [1.0] * channels, training.widths, classes, training.depth)
 
 
 def check_images(blocks: dict[str, dict[str, Block]], prepared: dict[str, int]) -> None:

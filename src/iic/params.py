@@ -56,6 +56,7 @@ class TrainingParams(Block):
     label_smoothing: float = Field(0.2, ge=0, lt=1)
     filter_lr: PositiveFloat = 0.24  # Muon's rate at the start, the angle of a step: smaller for smaller batches
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the convolutions; "auto" is what is faster here
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where it is trained; "auto" is CUDA where there is one
     seed: int = Field(0, ge=0)
 
 
@@ -156,13 +157,17 @@ class BayesianParams(Block):
     hidden: tuple[PositiveInt, ...] = Field((256,), strict=False)
     prior_scale: PositiveFloat = 0.5
     narrow_scale: PositiveFloat | None = None  # of the prior's second, narrow Normal; None is a prior of one Normal
+    wide_share: float = Field(0.5, gt=0, lt=1)  # of the part with prior_scale, where there is a narrow one
     epochs: PositiveInt = 20
+    reference_epochs: PositiveInt | None = None  # of the references, each of them trained as often; None is `epochs`
     batch_size: PositiveInt = 200
     learning_rate: PositiveFloat = 0.002
     final_rate: PositiveFloat = 0.1  # share of the learning rate that is left at the end
+    init_scale: PositiveFloat = 0.01  # standard deviation of every weight when training starts
     local: bool = True  # mean-field Normal: draw pre-activations in place of weights
-    kl_start: float = Field(1.0, ge=0)  # weight of the KL divergence at the first step; exactly 1 in the end
-    kl_share: float = Field(0.0, ge=0, le=1)  # of the steps, in which it gets there
+    kl_start: float = Field(1.0, ge=0)  # weight of the KL divergence at the first step
+    kl_share: float = Field(0.0, ge=0, le=1)  # of the steps, in which it gets to the temperature
+    temperature: PositiveFloat = 1.0  # its weight in the end; but for 1 the explained posterior is called tempered
     subtract_mean: bool = True  # of the pixels; without, what is black brings no weight's noise in
     shift: int = Field(0, ge=0)  # pixels that training images are moved by
     rank: PositiveInt = 4  # of the low-rank Normal
@@ -171,9 +176,19 @@ class BayesianParams(Block):
 
     samples: int = Field(100, ge=2)  # of the posterior
     threshold: float = Field(0.2, gt=0, lt=1)
+    doubt_shares: tuple[float, ...] = Field((0.1, 0.2, 0.5), min_length=1, strict=False)  # of pixels kept or removed
+    doubt_images: PositiveInt = 200  # explained images that are degraded so, at most
     noise_images: PositiveInt = 1000  # and as many of every other set of foreign images
     explained_images: PositiveInt = 500  # test images whose explanations are compared over the posterior
     refused_images: PositiveInt = 50  # the most doubted ones, whose doubt is explained
     variance_images: PositiveInt = 20  # explained again and again, for the table of sources of variance
     repeats: int = Field(3, ge=2)  # for that table
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _shares_are_shares(self) -> BayesianParams:
+        if not all(0 < share < 1 for share in self.doubt_shares):
+            raise ValueError("doubt_shares are between 0 and 1, such as 0.2")
+        if len(set(self.doubt_shares)) < len(self.doubt_shares):
+            raise ValueError("two doubt_shares are the same")
+        return self

@@ -7,25 +7,38 @@ make of them, float32 (N, F), is computed once for all networks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from iic.bayes.inference import sample_probabilities
+from iic.bayes.inference import fast_dtype, sample_logits, sample_probabilities
+from iic.bayes.point import Point
 from iic.bayes.record import Learnt
 from iic.bayes.selection import selection_measures
-from iic.bayes.uncertainty_table import Thresholds, degradation_row, read, uncertainty_table
+from iic.bayes.uncertainty_table import read, uncertainty_table
 from iic.classifiers.inference import freeze, predict_logits
-from iic.data.images import ImageSet
-from iic.evaluation.degradation import pixel_ranks
-from iic.evaluation.fills import Fills
-from iic.evaluation.outcomes import DIRECTIONS
-from iic.explainers.attributions import Attributions
 
 PLAIN = "plain"  # the convolutional network at its temperature, in every table
-Ask = Callable[[np.ndarray], np.ndarray]  # inputs (N, ...) -> float (S, N, K)
+PLAIN_SAME = "plain_same_network"  # a plain network of the posteriors' architecture: the difference is Bayes alone
+
+
+@dataclass(frozen=True)
+class Ask:
+    """How a network is asked: inputs (N, ...) in, probabilities float (S, N, K) out.
+
+    Attributes:
+        answer: what answers.
+        precision: what its hidden layers compute in.
+    """
+
+    answer: Callable[[np.ndarray], np.ndarray]
+    precision: str = "float32"
+
+    def __call__(self, inputs: np.ndarray) -> np.ndarray:
+        return self.answer(inputs)
 
 
 class Labelled(NamedTuple):
@@ -45,16 +58,31 @@ def ask_plain(model: nn.Module, *, of_features: bool = False) -> Ask:
         logits = (layer(raw) if of_features else predict_logits(layer, raw)).double()
         return (logits / temperature).softmax(1).numpy()[None]
 
-    return ask
+    return Ask(ask)
+
+
+def ask_point(point: Point) -> Ask:
+    """Probabilities of a plain network of the posteriors' architecture, at its temperature, as one sample."""
+
+    def ask(inputs: np.ndarray) -> np.ndarray:
+        logits = sample_logits(point, inputs, 1, seed=0).double()
+        return (logits / point.temperature).softmax(-1).numpy()
+
+    return Ask(ask)
 
 
 def ask_posterior(posterior: Learnt, samples: int, *, seed: int, progress: Callable = iter) -> Ask:
-    """Probabilities under weights drawn from a posterior, the same draws for all images."""
+    """Probabilities under weights drawn from a posterior, the same draws for all images, as fast as this machine can.
+
+    See `inference.fast_dtype`.
+    """
+    dtype = fast_dtype(posterior, samples)
 
     def ask(inputs: np.ndarray) -> np.ndarray:
-        return sample_probabilities(posterior, inputs, samples, seed=seed, progress=progress).numpy()
+        options = {"seed": seed, "dtype": dtype, "progress": progress}
+        return sample_probabilities(posterior, inputs, samples, **options).numpy()
 
-    return ask
+    return Ask(ask, str(dtype).removeprefix("torch."))
 
 
 def uncertainty_report(
@@ -71,76 +99,33 @@ def uncertainty_report(
     Args:
         networks: name -> how it is asked.
         test: the test set.
-        validation: those of training images that none of the networks has learnt from; thresholds are chosen on them.
+        validation: training images on which thresholds are chosen: no network's weights should have learnt from them.
+            The plain network's temperature is fitted on them, if it was trained with a validation set.
         outside: name -> inputs of out-of-distribution images.
         seed: of all bootstraps.
         replicates: number of bootstrap samples.
 
     Returns:
-        JSON-ready: `networks` by name; `confidence_compared`, areas and differences from the first network, paired.
+        JSON-ready: `networks` by name, each with the `precision` that it was asked in; `confidence_compared`, areas and
+        paired differences from the first network and, if it is there, from PLAIN_SAME.
     """
     tables, confidence = {}, {}
+    inputs = [test.inputs, validation.inputs, *outside.values()]
+    ends = np.cumsum([len(some) for some in inputs])[:-1]
     for name, ask in networks.items():
-        answers = ask(test.inputs)
+        # all at once: weights are drawn, and laid out for the products, once
+        answers, held, *foreign = np.split(ask(np.concatenate(inputs)), ends, axis=1)
         tables[name] = uncertainty_table(
             answers,
             test.labels,
-            ask(validation.inputs),
+            held,
             validation.labels,
-            {foreign: ask(inputs) for foreign, inputs in outside.items()},
+            dict(zip(outside, foreign, strict=True)),
             seed=seed,
             replicates=replicates,
-        )
+        ) | {"precision": ask.precision}
         found = read(answers)
         confidence[name] = found.selectors["confidence"], found.predicted != test.labels
-    return {
-        "networks": tables,
-        "confidence_compared": selection_measures(confidence, replicates=replicates, seed=seed),
-    }
-
-
-def doubt_report(
-    networks: Mapping[str, Ask],
-    thresholds: Mapping[str, Thresholds],
-    maps: Mapping[str, Attributions],
-    test: ImageSet,
-    fills: Fills,
-    *,
-    share: float,
-    fill_names: tuple[str, ...],
-    noise_seed: int,
-    seed: int,
-    replicates: int,
-    see: Callable[[np.ndarray], np.ndarray] = lambda images: images,
-) -> dict:
-    """What the networks say as the most important pixels are kept or removed: `degradation_row` for each.
-
-    Args:
-        networks: name -> how it is asked.
-        thresholds: name -> from `choose_thresholds`, on clean validation images.
-        maps: method -> attributions of the explained network, controls among them.
-        test: the test set.
-        fills: what takes the place of pixels.
-        share: of the pixels that are kept, or removed.
-        fill_names: of `fills`.
-        noise_seed: of the fills.
-        seed: keys ties in the maps, and the bootstrap.
-        replicates: number of bootstrap samples.
-        see: what makes the networks' inputs of images.
-
-    Returns:
-        JSON-ready: `share`, and `networks`: name -> method -> "keep" or "remove" -> fill -> row.
-    """
-    rows: dict[str, dict] = {name: {method: {} for method in maps} for name in networks}
-    for method, found in maps.items():
-        images, labels = test.images[found.indices], test.labels[found.indices]
-        top = pixel_ranks(np.asarray(found.values), found.indices, seed) < round(share * images[0, 0].size)
-        for direction in DIRECTIONS:
-            keep = top if direction == "keep" else ~top
-            for fill in fill_names:
-                pixels = np.rint(fills(fill, images, keep, found.indices, noise_seed)).astype(np.uint8)
-                inputs = see(pixels)
-                for name, ask in networks.items():
-                    row = degradation_row(ask(inputs), labels, thresholds[name], seed=seed, replicates=replicates)
-                    rows[name][method].setdefault(direction, {})[fill] = row
-    return {"share": share, "networks": rows}
+    also = tuple(name for name in (PLAIN_SAME,) if name in networks)
+    compared = selection_measures(confidence, replicates=replicates, seed=seed, also=also)
+    return {"networks": tables, "confidence_compared": compared}

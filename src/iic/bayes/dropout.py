@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from iic.bayes.point import fit_point, require_normal_prior
-from iic.bayes.record import UNRECORDED, Learnt, Record
+from iic.bayes.record import UNRECORDED, Learnt, Record, draw_generator
 from iic.bayes.settings import Settings
 from iic.bayes.training import prepare
 from iic.errors import UserError
@@ -36,9 +36,14 @@ class Dropout(Learnt):
     curve: Tensor
     record: Record = UNRECORDED
 
+    @property
+    def fixed_layers(self) -> int:
+        """The first: its inputs are not masked."""
+        return 1
+
     def draw(self, n_samples: int, *, seed: int) -> Iterator[dict[str, Tensor]]:
         """One mask per layer and sample, the same for all images: columns of the next weights, times 0 or 1 / keep."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = draw_generator(seed)
         for _ in range(n_samples):
             weights = dict(self.loc)
             for name, weight in self.loc.items():

@@ -31,11 +31,19 @@ class Ensemble(Learnt):
     curve: Tensor
     record: Record = UNRECORDED
 
+    @property
+    def size(self) -> int:
+        """Number of members M."""
+        return len(next(iter(self.members.values())))
+
     def draw(self, n_samples: int, *, seed: int = 0) -> Iterator[dict[str, Tensor]]:
         """Member s mod M for sample s: a multiple of M gives every member the same weight; the seed changes nothing."""
-        size = len(next(iter(self.members.values())))
         for sample in range(n_samples):
-            yield {name: stacked[sample % size] for name, stacked in self.members.items()}
+            yield {name: stacked[sample % self.size] for name, stacked in self.members.items()}
+
+    def distinct(self, n_samples: int) -> int:
+        """M, after which it is the first member's turn again."""
+        return min(n_samples, self.size)
 
 
 def member_seed(seed: int, member: int) -> int:

@@ -144,7 +144,7 @@ def baseline_inputs(baseline: np.ndarray | None, pixel_mean: float, images: np.n
     """A baseline in pixel units, (C, H, W) or (N, C, H, W), normalised: float32 (1 or N, C * H * W); None is 0."""
     if baseline is None:
         return torch.zeros(1, images[0].size)
-    pixels = torch.tensor(baseline, dtype=torch.float32)  # a copy, which normalising may write over
+    pixels = torch.as_tensor(baseline, dtype=torch.float32)
     return network.normalise(pixels.reshape(-1, *images.shape[1:]), pixel_mean)
 
 

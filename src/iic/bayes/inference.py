@@ -14,9 +14,11 @@ from torch import Tensor
 
 from iic.bayes import network
 from iic.bayes.priors import LOG_ROOT_2PI, Prior
-from iic.bayes.record import UNRECORDED, Learnt, Record
+from iic.bayes.record import UNRECORDED, Learnt, Record, draw_generator
 from iic.bayes.settings import Settings
 from iic.bayes.training import is_features, is_images, learn, prepare
+from iic.classifiers.inference import best_dtype
+from iic.classifiers.precision import keep_freed_memory
 from iic.errors import UserError
 
 
@@ -28,8 +30,7 @@ class Posterior(Learnt):
         loc: name -> mean, float32; names and shapes as in `network.weight_shapes`, in layer order.
         scale: name -> standard deviation, float32, same shapes.
         pixel_mean: mean of the training pixels, 0..1, subtracted from every input.
-        curve: float64 (epochs,), mean ELBO loss of each epoch's steps, in nats, for the whole training set.
-        record: how it was learnt.
+        curve, record: as in `record.Learnt`; where the KL weight is 1 the curve is the negative ELBO.
     """
 
     kind: ClassVar[str] = "mean_field"
@@ -41,7 +42,7 @@ class Posterior(Learnt):
 
     def draw(self, n_samples: int, *, seed: int) -> Iterator[dict[str, Tensor]]:
         """Sets of weights from the Normals; the first k are the same for every n_samples >= k."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = draw_generator(seed)
         for _ in range(n_samples):
             yield {
                 name: torch.addcmul(loc, self.scale[name], torch.randn(loc.shape, generator=generator))
@@ -123,19 +124,21 @@ def sample_logits(
     n_samples: int,
     *,
     seed: int,
-    batch_size: int = 1000,
+    batch_size: int = 5000,
     dtype: torch.dtype = torch.float32,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> Tensor:
     """Logits of each image under weights drawn from the posterior, one draw per sample for all images.
+
+    What all draws have alike (`Learnt.fixed_layers`) is computed once, in float32; a draw that comes again is copied.
 
     Args:
         posterior: of any kind.
         images: what it was trained on: uint8 (N, C, H, W) of the training images' size, or float features (N, F).
         n_samples: number S of weight draws.
         seed: keys the draws.
-        batch_size: images a forward; no draw depends on it.
-        dtype: what all layers but the last compute in; bfloat16 where it is fast.
+        batch_size: images a forward; no draw depends on it. The weights are laid out anew for each.
+        dtype: what the other hidden layers compute in; the last layer computes in float32. See `fast_dtype`.
         progress: wraps the samples, such as tqdm.
 
     Returns:
@@ -144,23 +147,45 @@ def sample_logits(
     Raises:
         UserError: inputs of another type or size than the training images.
     """
-    raw, shapes = torch.as_tensor(images), list(posterior.shapes.values())
-    of_pixels, width = posterior.record.unit == network.PIXEL_UNIT, shapes[0][1]
+    keep_freed_memory()
+    inputs, shapes = _inputs(posterior, torch.as_tensor(images)), list(posterior.shapes.values())
+    first, different = posterior.fixed_layers, posterior.distinct(n_samples)
+    if first:
+        alike = next(sample_weights(posterior, 1, seed=seed))
+        inputs = torch.cat([network.hidden_layers(alike, x, range(first)) for x in inputs.split(batch_size)])
+    if first < len(shapes) // 2 - 1:  # else the layer that is left is the last
+        inputs = inputs.to(dtype)
+    outputs = torch.empty(n_samples, len(inputs), shapes[-1][0])
+    for row, weights in enumerate(progress(sample_weights(posterior, different, seed=seed))):
+        weights = network.lowered(weights, dtype)
+        for x, part in zip(inputs.split(batch_size), outputs[row].split(batch_size), strict=True):
+            part.copy_(network.logits(weights, x, first=first))
+    for row in range(different, n_samples):
+        outputs[row] = outputs[row - different]
+    return outputs
+
+
+def _inputs(posterior: Learnt, raw: Tensor) -> Tensor:
+    """What the first layer sees of raw images or features, float32 (N, F); a UserError for those of another kind."""
+    of_pixels, width = posterior.record.unit == network.PIXEL_UNIT, next(iter(posterior.shapes.values()))[1]
     fits = is_images(raw) if of_pixels else is_features(raw)
     if not fits or raw[:1].flatten(1).shape[1] != width:
         kind = "uint8 images (N, C, H, W)" if of_pixels else "float features (N, F)"
         raise UserError(
             f"This Bayesian network needs {kind} of {width} values each, not {raw.dtype} {tuple(raw.shape)}."
         )
-    inputs = network.normalise(raw, posterior.pixel_mean, posterior.record.unit)
-    if len(shapes) > 2:  # the only layer is the last
-        inputs = inputs.to(dtype)
-    outputs = torch.empty(n_samples, len(raw), shapes[-1][0])
-    for row, weights in enumerate(progress(sample_weights(posterior, n_samples, seed=seed))):
-        weights = network.lowered(weights, dtype)
-        for start in range(0, len(raw), batch_size):
-            outputs[row, start : start + batch_size] = network.logits(weights, inputs[start : start + batch_size])
-    return outputs
+    return network.normalise(raw, posterior.pixel_mean, posterior.record.unit)
+
+
+def fast_dtype(posterior: Learnt, n_samples: int) -> torch.dtype:
+    """What hidden layers had better compute in: `best_dtype`, if they are computed anew for every sample.
+
+    The rounding of weights that are drawn anew averages out over the samples. Of weights that are not it stays, and
+    they need no speed: float32.
+    """
+    hidden = len(posterior.shapes) // 2 - 1
+    anew = posterior.fixed_layers < hidden and posterior.distinct(n_samples) == n_samples
+    return best_dtype() if anew else torch.float32
 
 
 def sample_probabilities(posterior: Learnt, images, n_samples: int, **options) -> Tensor:

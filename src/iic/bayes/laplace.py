@@ -16,12 +16,12 @@ from torch import Tensor
 
 from iic.bayes import network
 from iic.bayes.point import fit_point, require_normal_prior
-from iic.bayes.record import UNRECORDED, Learnt, Record
+from iic.bayes.record import UNRECORDED, Learnt, Record, draw_generator
 from iic.bayes.settings import Settings
 from iic.bayes.training import Data, prepare
 from iic.errors import UserError
 
-_LARGEST = 16_000  # weights of the last layer: the square of it in float64 is 2 GB, and three of them are needed
+_LARGEST = 16_000  # weights of the last layer: the square of it in float64 is 2 GB, and four of them are held at once
 _BATCH = 2000  # inputs whose curvature is summed at once
 
 
@@ -43,9 +43,14 @@ class Laplace(Learnt):
     curve: Tensor
     record: Record = UNRECORDED
 
+    @property
+    def fixed_layers(self) -> int:
+        """All but the last."""
+        return len(self.loc) // 2 - 1
+
     def draw(self, n_samples: int, *, seed: int) -> Iterator[dict[str, Tensor]]:
         """Sets of weights that differ in the last layer; the first k are the same for every n_samples >= k."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = draw_generator(seed)
         weight, bias = list(self.loc)[-2:]
         for _ in range(n_samples):
             moved = (self.root @ torch.randn(len(self.root), generator=generator)).view(len(self.loc[bias]), -1)

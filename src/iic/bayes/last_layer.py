@@ -16,6 +16,7 @@ from iic.bayes import posteriors
 from iic.bayes.record import Learnt
 from iic.bayes.settings import Settings
 from iic.classifiers.inference import freeze, predict_logits
+from iic.classifiers.networks import is_chain
 from iic.errors import UserError
 
 
@@ -48,7 +49,7 @@ def features(
 
 def check_last_layer(model: nn.Module) -> None:
     """Raise UserError unless the network ends with a linear layer."""
-    if not isinstance(model, nn.Sequential) or not isinstance(model[-1], nn.Linear):
+    if not is_chain(model) or not isinstance(model[-1], nn.Linear):
         raise UserError(
             "A Bayesian last layer takes the place of a linear one, and this network is no nn.Sequential that ends "
             "with nn.Linear: run `kedro run --pipelines evaluation`, which needs none."

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from iic.bayes import network
-from iic.bayes.record import UNRECORDED, Learnt, Record
+from iic.bayes.record import UNRECORDED, Learnt, Record, draw_generator
 from iic.bayes.settings import Settings
 from iic.bayes.training import learn, prepare
 
@@ -41,7 +41,7 @@ class LowRank(Learnt):
 
     def draw(self, n_samples: int, *, seed: int) -> Iterator[dict[str, Tensor]]:
         """Sets of weights; the first k are the same for every n_samples >= k."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = draw_generator(seed)
         rank = next(iter(self.factor.values())).shape[-1]
         for _ in range(n_samples):
             common = torch.randn(rank, generator=generator)

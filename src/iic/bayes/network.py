@@ -6,7 +6,7 @@ Names and shapes are `weight_shapes`'. Everything here is plain torch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -56,31 +56,38 @@ def normalise(raw: Tensor, pixel_mean: float, unit: float = PIXEL_UNIT) -> Tenso
     return raw.flatten(1).float().div(unit).sub_(pixel_mean)
 
 
-def last_hidden(weights: Mapping[str, Tensor], inputs: Tensor, dropout: float = 0.0) -> Tensor:
-    """What the last layer sees, float (N, units); arguments as `logits`."""
+def hidden_layers(weights: Mapping[str, Tensor], inputs: Tensor, layers: Iterable[int], dropout: float = 0.0) -> Tensor:
+    """What hidden layers of these numbers, one after the other, make of what the first of them sees: (N, units)."""
     hidden = inputs
-    for layer in range(len(weights) // 2 - 1):
+    for layer in layers:
         weight = weights[f"layer{layer}.weight"]
-        hidden = F.linear(hidden.to(weight.dtype), weight, weights[f"layer{layer}.bias"]).relu()
+        hidden = F.linear(hidden.to(weight.dtype), weight, weights[f"layer{layer}.bias"]).relu_()
         if dropout:
             hidden = F.dropout(hidden, dropout)
     return hidden
 
 
-def logits(weights: Mapping[str, Tensor], inputs: Tensor, dropout: float = 0.0) -> Tensor:
+def last_hidden(weights: Mapping[str, Tensor], inputs: Tensor, dropout: float = 0.0, first: int = 0) -> Tensor:
+    """What the last layer sees, float (N, units); arguments as `logits`."""
+    return hidden_layers(weights, inputs, range(first, len(weights) // 2 - 1), dropout)
+
+
+def logits(weights: Mapping[str, Tensor], inputs: Tensor, dropout: float = 0.0, first: int = 0) -> Tensor:
     """The network for one set of weights; every layer computes in the type of its weights.
 
     Args:
         weights: named and shaped as `weight_shapes` says.
-        inputs: float32 (N, sizes[0]), from `normalise`.
+        inputs: float32 (N, sizes[0]), from `normalise`; what layer `first` sees, if that is not the first one.
         dropout: share of the hidden units that are 0, drawn for each image from torch's RNG (training of MC dropout).
+        first: the layer to begin with.
 
     Returns:
         (N, classes), float32 unless the last weights are of another type.
     """
     last = len(weights) // 2 - 1
     weight = weights[f"layer{last}.weight"]
-    return F.linear(last_hidden(weights, inputs, dropout).to(weight.dtype), weight, weights[f"layer{last}.bias"])
+    hidden = last_hidden(weights, inputs, dropout, first)
+    return F.linear(hidden.to(weight.dtype), weight, weights[f"layer{last}.bias"])
 
 
 def lowered(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from iic.bayes import dropout, ensemble, inference, laplace, low_rank
+from iic.bayes import dropout, ensemble, inference, laplace, low_rank, point
 from iic.bayes.inference import sample_weights
 from iic.bayes.record import Learnt, kind_of
 from iic.errors import UserError
 
-__all__ = ["KINDS", "Kind", "fit", "from_state_dict", "sample_weights"]
+__all__ = ["KINDS", "Kind", "fit", "from_state_dict", "no_reference", "sample_weights"]
 
 
 class Kind(NamedTuple):
@@ -41,12 +41,27 @@ def fit(kind: str, train_images, train_labels, settings: inference.Settings, **o
 
 
 def from_state_dict(state: Mapping[str, Tensor]) -> Learnt:
-    """Any posterior from its `state_dict`, of the kind that this says.
+    """Any posterior, or plain network of `point`, from its `state_dict`, of the kind that this says.
 
     Raises:
         UserError: a tensor is missing, or there is no such kind.
     """
-    return _kind(kind_of(state)).posterior.from_state_dict(state)
+    kind = kind_of(state)
+    return (point.Point if kind == point.Point.kind else _kind(kind).posterior).from_state_dict(state)
+
+
+def no_reference(kind: str, settings: inference.Settings) -> str | None:
+    """Why this kind cannot stand beside other posteriors of these settings, in one sentence; None where it can.
+
+    Under another prior it would be a posterior of another model, so that a difference would not be the approximation's.
+    """
+    if settings.narrow_scale is not None and kind in ("laplace", "dropout"):
+        return "It needs a prior of one Normal, and the prior here is a mixture of two."
+    if not settings.hidden and kind == "dropout":
+        return "It leaves out hidden units, and a single layer has none."
+    if not settings.hidden and kind == "ensemble":
+        return "A single layer's likelihood has one maximum, so members would differ by the optimiser's noise only."
+    return None
 
 
 def _kind(name: str) -> Kind:

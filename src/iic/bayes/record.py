@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,11 +23,13 @@ class Record:
         unit: what a raw input is divided by: 255 for pixels.
         prior: `numbers` of the prior: (scale,) or (share, wide, narrow); () in files of before it was recorded.
         kl_weights: of the KL divergence (or the log prior), at the last step of each epoch; () says 1 throughout.
+        held_out: (count, seed) of the training images that `data.images.hold_out` kept from it; () says nothing of any.
     """
 
     unit: float = PIXEL_UNIT
     prior: tuple[float, ...] = ()
     kl_weights: tuple[float, ...] = ()
+    held_out: tuple[float, ...] = ()
 
     @property
     def tempered(self) -> bool:
@@ -35,6 +38,13 @@ class Record:
 
 
 UNRECORDED = Record()
+_DRAWS = 0  # spawn key of what is drawn from a posterior
+
+
+def draw_generator(seed: int) -> torch.Generator:
+    """Of a posterior's samples: not the stream that `training.learn` took its start from under the same seed."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(_DRAWS,))
+    return torch.Generator().manual_seed(int(sequence.generate_state(1)[0]))
 
 
 class Learnt(ABC):
@@ -42,7 +52,8 @@ class Learnt(ABC):
 
     Attributes:
         pixel_mean: subtracted from every input, in the record's unit.
-        curve: float64 (epochs,), mean loss of each epoch's steps, in nats, for the whole training set.
+        curve: float64 (epochs,), mean loss of each epoch's steps, in nats, for the whole training set: negative
+            log-likelihood, plus the penalty (KL divergence or negative log prior) times its weight in that step.
         record: how it was learnt.
     """
 
@@ -54,6 +65,15 @@ class Learnt(ABC):
     @abstractmethod
     def draw(self, n_samples: int, *, seed: int) -> Iterator[dict[str, Tensor]]:
         """Sets of weights of `network.logits`; the first k are the same for every n_samples >= k."""
+
+    @property
+    def fixed_layers(self) -> int:
+        """How many of the first layers are the same in every draw: what they make of the inputs is computed once."""
+        return 0
+
+    def distinct(self, n_samples: int) -> int:
+        """After how many of so many draws they repeat, in the same order."""
+        return n_samples
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

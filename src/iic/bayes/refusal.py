@@ -58,8 +58,7 @@ class Doubt:
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """The doubt about images of uint8 or float pixels 0..255, (N, C, H, W): float64 (N,), 0..log classes."""
-        # A copy: normalising writes over float pixels.
-        return self.of_inputs(network.normalise(torch.tensor(pixels), self.pixel_mean)).numpy()
+        return self.of_inputs(network.normalise(torch.as_tensor(pixels), self.pixel_mean)).numpy()
 
     @torch.no_grad()
     def of_inputs(self, inputs: Tensor) -> Tensor:

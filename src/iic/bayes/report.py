@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from iic.bayes.inference import Posterior, sample_probabilities
+from iic.bayes.asked import Ask, ask_posterior
+from iic.bayes.record import Learnt
 from iic.bayes.uncertainty import RULES, summary, uniform_noise
 from iic.data.images import ImageSet
 from iic.evaluation.degradation import top_pixels
 from iic.evaluation.fills import Fills
+from iic.evaluation.outcomes import HEADLINE_FILLS
 from iic.evaluation.statistics import wilson_interval
 from iic.explainers.attributions import Attributions
 from iic.params import BayesianParams, EvaluationParams
 
 CONFIDENCE_THRESHOLD = 0.9  # of the second rule; the first rule's is a parameter
+WORDS = {
+    "median": "largest median class probability > threshold (Malekzadeh 2021)",
+    "confidence": "largest mean class probability > threshold",
+}
 
 
 def bayesian_report(
-    posterior: Posterior,
+    posterior: Learnt,
     test: ImageSet,
     maps: dict[str, Attributions],
     fill: np.ndarray,
@@ -30,7 +36,7 @@ def bayesian_report(
     """JSON-ready figures of one Bayesian network.
 
     Args:
-        posterior: from `fit`.
+        posterior: of any kind.
         test: the test set.
         maps: method -> the convolutional network's attributions of some test images.
         fill: float (C,), the dataset's mean colour.
@@ -40,52 +46,69 @@ def bayesian_report(
         progress: wraps the posterior samples of each question, such as tqdm.
     """
     thresholds = {"median": params.threshold, "confidence": CONFIDENCE_THRESHOLD}
-
-    def ask(images: np.ndarray) -> np.ndarray:  # uint8 (N, C, H, W) -> (S, N, K)
-        return sample_probabilities(posterior, images, params.samples, seed=params.seed, progress=progress).numpy()
-
-    answers = ask(test.images)
-    rows = {rule: summary(answers, test.labels, thresholds[rule], rule) for rule in RULES}
-    forced = rows["median"]["forced_accuracy"]
-    noise = ask(uniform_noise(params.noise_images, test.images.shape[1:], params.seed))
-    result = {
+    ask = ask_posterior(posterior, params.samples, seed=params.seed, progress=progress)
+    fills = Fills(fill, test.images[:0])
+    return {
         "dataset": dataset,
         "n_images": len(test),
         "samples": params.samples,
-        "forced_accuracy": forced,
-        "forced_interval": list(wilson_interval(round(forced * len(test)), len(test))),
-        "clean_confidence": rows["median"]["confidence"],
-        "test": {rule: _rule_row(row, len(test), thresholds[rule]) for rule, row in rows.items()},
-        "uniform_noise": {},
-        "degraded": {},
+        "precision": ask.precision,
+        **_clean(ask(test.images), test.labels, thresholds),
+        "uniform_noise": _noise(
+            ask(uniform_noise(params.noise_images, test.images.shape[1:], params.seed)), thresholds
+        ),
+        "degraded": {m: _degraded(ask, test, found, fills, evaluation, thresholds) for m, found in maps.items()},
         "parameters": {"bayesian": params.model_dump(mode="json"), "evaluation": evaluation.model_dump(mode="json")},
-        "rules": {
-            "median": "largest median class probability > threshold (Malekzadeh 2021)",
-            "confidence": "largest mean class probability > threshold",
-        },
+        "rules": WORDS,
     }
+
+
+def _clean(answers: np.ndarray, labels: np.ndarray, thresholds: dict[str, float]) -> dict:
+    """The test images, (S, N, K), forced and by each rule."""
+    rows = {rule: summary(answers, labels, thresholds[rule], rule) for rule in RULES}
+    forced, count = rows["median"]["forced_accuracy"], len(labels)
+    return {
+        "forced_accuracy": forced,
+        "forced_interval": list(wilson_interval(round(forced * count), count)),
+        "clean_confidence": rows["median"]["confidence"],
+        "test": {rule: _rule_row(row, count, thresholds[rule]) for rule, row in rows.items()},
+    }
+
+
+def _noise(answers: np.ndarray, thresholds: dict[str, float]) -> dict:
+    """How many of the noise images, (S, N, K), each rule refuses."""
+    found, count = {}, len(answers[0])
     for rule in RULES:
-        refused = 1 - summary(noise, None, thresholds[rule], rule)["coverage"]
-        interval = wilson_interval(round(refused * len(noise[0])), len(noise[0]))
-        result["uniform_noise"][rule] = {"refused": refused, "interval": list(interval), "n_images": len(noise[0])}
-    fills = Fills(fill, test.images[:0])
-    for method, found in maps.items():
-        result["degraded"][method] = {}
-        images, labels = test.images[found.indices], test.labels[found.indices]
-        keep = top_pixels(np.asarray(found.values), evaluation.keep, found.indices, evaluation.seed)
-        for name in ("salt_and_pepper", "mean_colour"):
-            pixels = fills(name, images, keep, found.indices, evaluation.noise_seeds[0])
-            answers = ask(np.rint(pixels).astype(np.uint8))
-            row = summary(answers, labels, thresholds["median"], "median")
-            free = summary(answers, labels, thresholds["confidence"], "confidence")
-            result["degraded"][method][name] = {
-                "n_images": len(labels),
-                "forced_accuracy": row["forced_accuracy"],
-                "interval": list(wilson_interval(round(row["forced_accuracy"] * len(labels)), len(labels))),
-                "confidence": row["confidence"],
-                "coverage": {"median": row["coverage"], "confidence": free["coverage"]},
-            }
-    return result
+        refused = 1 - summary(answers, None, thresholds[rule], rule)["coverage"]
+        interval = wilson_interval(round(refused * count), count)
+        found[rule] = {"refused": refused, "interval": list(interval), "n_images": count}
+    return found
+
+
+def _degraded(
+    ask: Ask,
+    test: ImageSet,
+    found: Attributions,
+    fills: Fills,
+    evaluation: EvaluationParams,
+    thresholds: dict[str, float],
+) -> dict:
+    """What is said of images of which one method's most important pixels are left, by fill."""
+    images, labels = test.images[found.indices], test.labels[found.indices]
+    keep = top_pixels(np.asarray(found.values), evaluation.keep, found.indices, evaluation.seed)
+    rows = {}
+    for name in HEADLINE_FILLS:
+        pixels = fills(name, images, keep, found.indices, evaluation.noise_seeds[0])
+        answers = ask(np.rint(pixels).astype(np.uint8))
+        row, free = (summary(answers, labels, thresholds[rule], rule) for rule in ("median", "confidence"))
+        rows[name] = {
+            "n_images": len(labels),
+            "forced_accuracy": row["forced_accuracy"],
+            "interval": list(wilson_interval(round(row["forced_accuracy"] * len(labels)), len(labels))),
+            "confidence": row["confidence"],
+            "coverage": {"median": row["coverage"], "confidence": free["coverage"]},
+        }
+    return rows
 
 
 def _rule_row(row: dict, count: int, threshold: float) -> dict:

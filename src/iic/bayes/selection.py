@@ -10,7 +10,7 @@ of them or none, since no threshold can do otherwise. So nothing depends on the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -157,7 +157,7 @@ def _resampled(selectors: list[Selector], replicates: int, seed: int, risk: floa
 
 
 def selection_measures(
-    selectors: Mapping[str, Selector], *, replicates: int, seed: int, risk: float = 0.01
+    selectors: Mapping[str, Selector], *, replicates: int, seed: int, risk: float = 0.01, also: Sequence[str] = ()
 ) -> dict[str, dict]:
     """AURC, AUGRC and coverage at `risk` of selectors of the same images, and how they differ from the first selector.
 
@@ -169,10 +169,11 @@ def selection_measures(
         replicates: number of bootstrap samples.
         seed: of the draws.
         risk: of the coverage.
+        also: names of others that all are compared with.
 
     Returns:
-        name -> measure -> {"value", "interval"}, and the same under "minus_first" for all but the first.
-
+        name -> measure -> {"value", "interval"}, and the same under "minus_first" for all but the first, and under
+        "minus_<name>" for each of `also`.
     """
     checked = [_checked(*selector) for selector in selectors.values()]
     if len({len(scores) for scores, _ in checked}) != 1:
@@ -189,9 +190,12 @@ def selection_measures(
         }
 
     found = {name: rows(values[i], drawn[:, i], sighted[i]) for i, name in enumerate(selectors)}
-    for i, name in list(enumerate(selectors))[1:]:
-        both = sighted[0] and sighted[i]
-        found[name]["minus_first"] = rows(values[i] - values[0], drawn[:, i] - drawn[:, 0], both)
+    names = list(selectors)
+    for base, key in ((0, "minus_first"), *((names.index(name), f"minus_{name}") for name in also)):
+        for i, name in enumerate(names):
+            if i != base:
+                both = sighted[base] and sighted[i]
+                found[name][key] = rows(values[i] - values[base], drawn[:, i] - drawn[:, base], both)
     return found
 
 

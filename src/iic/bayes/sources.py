@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from iic.bayes.explanations import lrp_maps
+from iic.bayes.explanations import Weights, lrp_maps
 from iic.bayes.inference import sample_weights
 from iic.bayes.record import Learnt
 from iic.classifiers.inference import freeze, predicted_class
@@ -21,6 +22,84 @@ from iic.explainers.segmentation import Segmenter
 
 SAMPLED = ("lime", "kernel_shap")  # these have sampling noise and superpixels
 COARSER = 0.8  # each segmentation asks for so many times the superpixels of the one before
+# Other superpixels need other masks; another network is asked about the same ones.
+MASK_NOISE = {f"{method}: segmentation": f"{method}: sampling" for method in SAMPLED}
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Some test images, and how a network is explained on them.
+
+    Attributes:
+        model: the explained network; its classes are explained throughout.
+        images: uint8 (N, C, H, W).
+        indices: int64 (N,), their positions in the test set.
+        segmenter: their superpixels, and how they are explained.
+        mean: float (C,), the training images' mean colour, pixel units.
+        sample: pixels that a faster forward is fitted to, see `make_context`.
+    """
+
+    model: nn.Module
+    images: np.ndarray
+    indices: np.ndarray
+    segmenter: Segmenter
+    mean: np.ndarray
+    sample: Tensor
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """The explained classes, int64 (N,)."""
+        return predicted_class(freeze(self.model), torch.from_numpy(self.images)).numpy()
+
+    def context(self, network: nn.Module, method: str) -> Context:
+        """What the method needs to explain this network."""
+        precision = precision_of(method, self.segmenter.params)
+        return make_context(network, self.sample, self.mean, self.segmenter, precision)
+
+    def maps(self, method: str, contexts: Iterable[Context]) -> np.ndarray:
+        """The images' maps in each context: float32 (R, N, H, W)."""
+        found = [explain(method, context, self.images, self.indices, self.targets).values for context in contexts]
+        return np.stack(found)
+
+
+def repeated_maps(
+    explained: Explained,
+    retrained: Sequence[nn.Module],
+    posterior: Learnt,
+    *,
+    repeats: int,
+    seed: int,
+    progress: Callable = iter,
+) -> dict[str, np.ndarray]:
+    """Maps of some test images by LIME, Kernel SHAP and LRP, with one source of uncertainty changed at a time.
+
+    Args:
+        explained: the images and the network.
+        retrained: the same network from other training seeds; none leaves that source out.
+        posterior: fully connected; each of its samples is a network of its own.
+        repeats: R, at least 2, of sampling noise, segmentation and posterior.
+        seed: of the posterior's samples.
+        progress: wraps the methods.
+
+    Returns:
+        "<method>: <source>" -> float32 (R, N, H, W).
+    """
+    weights = list(sample_weights(posterior, repeats, seed=seed))
+    found: dict[str, np.ndarray] = {}
+    for method in progress([*SAMPLED, "lrp"]):
+        base = explained.context(explained.model, method)
+        contexts = _sampled(base, repeats) if method in SAMPLED else {}
+        if retrained:
+            contexts["training seed"] = _retrained(explained, method, base, retrained)
+        sources = {source: explained.maps(method, some) for source, some in contexts.items()}
+        sources["posterior"] = _of_posterior(explained, method, base, weights, posterior.pixel_mean)
+        found |= {f"{method}: {source}": maps for source, maps in sources.items()}
+    return found
+
+
+def varied_network(source: str) -> str:
+    """Whose maps a source of `repeated_maps` varies: the explained network's, or the fully connected Bayesian one's."""
+    return "Bayesian" if source.endswith(": posterior") else "explained"
 
 
 def as_network(weights: Mapping[str, Tensor], pixel_mean: float, channels: int) -> nn.Sequential:
@@ -35,72 +114,32 @@ def as_network(weights: Mapping[str, Tensor], pixel_mean: float, channels: int) 
     return nn.Sequential(*layers[:-1]).eval().requires_grad_(False)
 
 
-def repeated_maps(
-    model: nn.Module,
-    retrained: Sequence[nn.Module],
-    posterior: Learnt,
-    images: np.ndarray,
-    indices: np.ndarray,
-    segmenter: Segmenter,
-    *,
-    mean: np.ndarray,
-    sample: Tensor,
-    repeats: int,
-    seed: int,
-    progress: Callable = iter,
-) -> dict[str, np.ndarray]:
-    """Maps of some test images by LIME, Kernel SHAP and LRP, with one source of uncertainty changed at a time.
+def _sampled(base: Context, repeats: int) -> dict[str, Iterator[Context]]:
+    """Other masks, and other superpixels: of the user's own, or of single pixels, there are no others."""
+    params = base.params
+    contexts = {"sampling": (_with(base, seed=params.seed + r) for r in range(repeats))}
+    if base.segments.labels is None and params.segmentation != "pixels":
+        counts = [max(2, round(params.superpixels * COARSER**r)) for r in range(repeats)]
+        contexts["segmentation"] = (_with(base, superpixels=count) for count in counts)
+    return contexts
 
-    Superpixels that are the user's own, or single pixels, are no source: they do not change.
 
-    Args:
-        model: the explained network; its classes are explained throughout.
-        retrained: the same network from other training seeds; none leaves that source out.
-        posterior: fully connected; each of its samples is a network of its own.
-        images: uint8 (N, C, H, W).
-        indices: int64 (N,), their positions in the test set.
-        segmenter: their superpixels, and how they are explained.
-        mean: float (C,), the training images' mean colour, pixel units.
-        sample: pixels that a faster forward is fitted to, see `make_context`.
-        repeats: R, at least 2, of sampling noise, segmentation and posterior.
-        seed: of the posterior's samples.
-        progress: wraps the sources.
+def _retrained(explained: Explained, method: str, base: Context, retrained: Sequence[nn.Module]) -> Iterator[Context]:
+    """The explained network, then those from other training seeds."""
+    yield base
+    yield from (explained.context(network, method) for network in retrained)
 
-    Returns:
-        "<method>: <source>" -> float32 (R, N, H, W).
-    """
-    targets = predicted_class(freeze(model), torch.from_numpy(images)).numpy()
 
-    def maps(method: str, context: Context) -> np.ndarray:
-        return explain(method, context, images, indices, targets).values
-
-    def context(network: nn.Module, method: str) -> Context:
-        return make_context(network, sample, mean, segmenter, precision_of(method, params))
-
-    params = segmenter.params
-    changes = segmenter.labels is None and params.segmentation != "pixels"
-    counts = [max(2, round(params.superpixels * COARSER**r)) for r in range(repeats)] if changes else []
-    weights = list(sample_weights(posterior, repeats, seed=seed))
-    found: dict[str, np.ndarray] = {}
-    for method in progress([*SAMPLED, "lrp"]):
-        base = context(model, method)
-        if method in SAMPLED:
-            found[f"{method}: sampling"] = np.stack(
-                [maps(method, _with(base, seed=params.seed + r)) for r in range(repeats)]
-            )
-            if counts:
-                found[f"{method}: segmentation"] = np.stack([maps(method, _with(base, superpixels=c)) for c in counts])
-        if retrained:
-            found[f"{method}: training seed"] = np.stack(
-                [maps(method, base), *(maps(method, context(network, method)) for network in retrained)]
-            )
-        if method == "lrp":
-            parts = lrp_maps(weights, posterior.pixel_mean, images, targets, rules="epsilon_plus_box")
-            found["lrp: posterior"] = np.concatenate(list(parts))
-        else:
-            networks = [as_network(w, posterior.pixel_mean, images.shape[1]) for w in weights]
-            found[f"{method}: posterior"] = np.stack([maps(method, _of(base, network)) for network in networks])
-    return found
+def _of_posterior(
+    explained: Explained, method: str, base: Context, weights: Sequence[Weights], pixel_mean: float
+) -> np.ndarray:
+    """Maps of each of the posterior's samples: float32 (R, N, H, W)."""
+    images = explained.images
+    if method == "lrp":
+        parts = lrp_maps(weights, pixel_mean, images, explained.targets, rules="epsilon_plus_box")
+        return np.concatenate(list(parts))
+    networks = (as_network(one, pixel_mean, images.shape[1]) for one in weights)
+    return explained.maps(method, (_of(base, network) for network in networks))
 
 
 def _with(context: Context, **changed: object) -> Context:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from iic.bayes import scores as proper
+from iic.bayes.bootstrap import mean_interval
 from iic.bayes.entropies import Entropies, entropies
 from iic.bayes.selection import (
     Selector,
@@ -198,7 +199,7 @@ def degradation_row(samples, labels, thresholds: Thresholds, *, seed: int, repli
     """How a network takes degraded images, JSON-ready, each figure {"value", "interval"} at 95 %.
 
     Args:
-        samples: (S, N, K), probabilities of the degraded images.
+        samples: (S, N, K), probabilities of the degraded images, or what `read` has made of them.
         labels: int (N,), of the images they were.
         thresholds: from `choose_thresholds`, on clean validation images.
         seed: of the bootstrap over images.
@@ -209,9 +210,13 @@ def degradation_row(samples, labels, thresholds: Thresholds, *, seed: int, repli
         share `refused` and the share `confidently_wrong`, answered and wrong, by selector and target, and by the
         `median_rule`.
     """
-    answers, draws = read(samples), {"seed": seed, "replicates": replicates}
+    answers = samples if isinstance(samples, Answers) else read(samples)
     labels = proper.check_labels(labels, *answers.mean.shape)
     wrong = answers.predicted != labels
+
+    def mean(per_image: np.ndarray) -> dict:
+        interval = mean_interval(per_image, seed=seed, replicates=replicates)
+        return {"value": float(per_image.mean()), "interval": interval}
 
     def rule(is_answered: np.ndarray, errors: np.ndarray) -> dict[str, dict]:
         return {"refused": share(~is_answered), "confidently_wrong": share(is_answered & errors)}
@@ -223,8 +228,8 @@ def degradation_row(samples, labels, thresholds: Thresholds, *, seed: int, repli
     return {
         "n_images": len(wrong),
         "forced_accuracy": share(~wrong),
-        "confidence": _mean(answers.mean.max(1), **draws),
-        "mutual_information": _mean(answers.entropies.epistemic, **draws) if len(samples) > 1 else None,
+        "confidence": mean(answers.mean.max(1)),
+        "mutual_information": mean(answers.entropies.epistemic) if "mutual_information" in answers.selectors else None,
         "selectors": rows,
         "median_rule": rule(is_answered, predicted != labels),
     }

@@ -2,7 +2,7 @@
 
 A source is what differs between repeats of a map: the masks' seed and nothing else, the segmentation, the training
 seed, the sample of the posterior. Maps are brought to length 1 first, so sources in different units compare. A source
-whose repeats draw their masks anew as well holds the sampling noise too: `beyond_noise` is what it adds to that.
+whose repeats draw their masks anew as well holds the sampling noise of its method too: `beyond_noise` is what it adds.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ from iic.explainers.ranking import TOP
 
 
 def variance_table(
-    sources: Mapping[str, np.ndarray], *, seed: int, replicates: int = 2000, noise: str | None = None
+    sources: Mapping[str, np.ndarray],
+    *,
+    seed: int,
+    replicates: int = 2000,
+    noise: Mapping[str, str] | None = None,
+    varied: Mapping[str, str] | None = None,
 ) -> dict:
     """One row per source: how far its repeats differ, as means over images with 95 % bootstrap intervals.
 
@@ -28,38 +33,49 @@ def variance_table(
         sources: source -> float (R, N, H, W), R >= 2 repeats of the maps of N images, the same images for all sources.
         seed: of the bootstrap, whose draws of the images are the same for all rows.
         replicates: of the bootstrap.
-        noise: the source that is sampling noise alone, if one is.
+        noise: source -> the other source that is its sampling noise alone.
+        varied: source -> the network whose maps these are.
 
     Returns:
-        JSON-ready: "images", "noise", and for each source in "sources" the "repeats" and {"mean", "interval"} of
+        JSON-ready: "images", and for each source in "sources" the "repeats", its "network" and its "noise" (None
+        without one), and {"mean", "interval"} of
         variance: `within_variance`, 0 where the repeats are the same.
         share: `variance_share`, of the variance of a map over its pixels.
-        beyond_noise: the share less that of `noise`, paired by image; None without one.
+        beyond_noise: the share less that of its noise, paired by image; None without one.
         spearman: rank correlation of two repeats, the mean over all pairs.
         top_overlap: share of the 20 % most relevant pixels that a repeat has in common with the next.
 
     Raises:
         UserError: sources of different images, fewer than two repeats, values that are not finite, a source without
-            any variation over the pixels of an image, or a `noise` that is no source.
+            any variation over the pixels of an image, or a noise that is no source.
     """
-    shapes = {maps.shape[1:] for maps in sources.values()}
-    if len(shapes) != 1:
-        raise UserError(f"The sources of variance have maps {sorted(shapes)}: give all the same images, of one size.")
-    if noise is not None and noise not in sources:
-        raise UserError(f"The sampling noise '{noise}' is no source: choose one of {', '.join(sources)}.")
+    noise, varied = noise or {}, varied or {}
+    images = _check_sources(sources, noise)
     shares = {source: variance_share(maps, source) for source, maps in sources.items()}
     summary = partial(_summary, replicates=replicates, seed=seed)
     rows = {}
     for source, maps in sources.items():
         rows[source] = {
             "repeats": len(maps),
+            "network": varied.get(source),
+            "noise": noise.get(source),
             "variance": summary(within_variance(maps)),
             "share": summary(shares[source]),
-            "beyond_noise": None if noise is None else summary(shares[source] - shares[noise]),
+            "beyond_noise": summary(shares[source] - shares[noise[source]]) if source in noise else None,
             "spearman": summary(1 - disagreement([maps], "spearman")),
             "top_overlap": summary(overlap_of_neighbours(maps)),
         }
-    return {"images": next(iter(shapes))[0], "noise": noise, "sources": rows}
+    return {"images": images, "sources": rows}
+
+
+def _check_sources(sources: Mapping[str, np.ndarray], noise: Mapping[str, str]) -> int:
+    """The number of images, or a UserError if sources are of different images or the noise is none of them."""
+    shapes = {maps.shape[1:] for maps in sources.values()}
+    if len(shapes) != 1:
+        raise UserError(f"The sources of variance have maps {sorted(shapes)}: give all the same images, of one size.")
+    if unknown := [name for name in (*noise, *noise.values()) if name not in sources]:
+        raise UserError(f"'{unknown[0]}' of the sampling noise is no source: choose one of {', '.join(sources)}.")
+    return next(iter(shapes))[0]
 
 
 def within_variance(maps: np.ndarray) -> np.ndarray:

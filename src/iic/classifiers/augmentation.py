@@ -12,7 +12,8 @@ def augment(images: Tensor, epoch: int, recipe: Recipe, generator: torch.Generat
     """One epoch's view: random shifts with reflected borders, a blank square; each image flipped in every other epoch.
 
     Args:
-        images: uint8 (N, C, H, W), already flipped at random once when `recipe.flip`.
+        images: uint8 (N, C, H, W), already flipped at random once when `recipe.flip`; on any device.
+        generator: on the CPU, so that the draws are the same wherever the images lie.
 
     Returns:
         uint8 (N, C, H, W), or (N, C, crop, crop) in the first `crop_epochs` epochs.
@@ -25,9 +26,9 @@ def augment(images: Tensor, epoch: int, recipe: Recipe, generator: torch.Generat
     if not cut and not pad:
         return _cut_out(images, recipe.cutout, generator)
     # reflect padding needs a float or bfloat16 tensor on the CPU; an index does the same for uint8
-    rows, columns = _reflected(height, pad), _reflected(width, pad)
+    rows, columns = (_reflected(size, pad).to(images.device) for size in (height, width))
     places = cut + 2 * pad + 1
-    shifts = torch.randint(0, places, (count, 2), generator=generator)
+    shifts = torch.randint(0, places, (count, 2), generator=generator).to(images.device)
     shifted = images.new_empty(count, channels, height - cut, width - cut)
     for dy in range(places):
         for dx in range(places):
@@ -43,9 +44,9 @@ def _cut_out(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     if not side:
         return images
     count, _, height, width = images.shape
-    top = torch.randint(0, height, (count, 1), generator=generator) - side // 2
-    left = torch.randint(0, width, (count, 1), generator=generator) - side // 2
-    y, x = torch.arange(height), torch.arange(width)
+    corners = [torch.randint(0, size, (count, 1), generator=generator) - side // 2 for size in (height, width)]
+    top, left = (corner.to(images.device) for corner in corners)
+    y, x = (torch.arange(size, device=images.device) for size in (height, width))
     blank = ((y >= top) & (y < top + side))[:, :, None] & ((x >= left) & (x < left + side))[:, None]  # (N, H, W)
     mean = images.sum((0, 2, 3), dtype=torch.int64) // (count * height * width)
     return torch.where(blank[:, None], mean.to(images.dtype).view(1, -1, 1, 1), images)

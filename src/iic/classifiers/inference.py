@@ -6,29 +6,33 @@ import copy
 import functools
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from iic.classifiers.networks import Cast
-from iic.errors import UserError
+from iic.classifiers.networks import Cast, is_chain
 
 CLEARLY_FASTER = 1.4  # times float32's speed from which training in bfloat16 pays
+WEIGHTED = (nn.Conv2d, nn.Linear)
+CASTABLE = (  # known to compute in any type that they are cast to; not so another class, or one derived from these
+    *WEIGHTED,
+    *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh),
+    *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
+    *(nn.Flatten, nn.Dropout, nn.Dropout2d, nn.Identity),
+)
 
 
 def freeze(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """A copy for explaining: BatchNorm folded, evaluation mode, weights without gradients and in the fastest layout.
 
-    Logits are the same to 1e-4 in float32. In bfloat16 the first layer with weights and the last stay float32. A
-    network that is not an nn.Sequential is copied as it is, and runs in float32.
-
-    Raises:
-        UserError: a BatchNorm of an nn.Sequential that does not follow a convolution.
+    Logits are the same to 1e-4 in float32. A BatchNorm that does not directly follow a convolution of an nn.Sequential
+    stays as it is. In bfloat16 the first layer with weights, the last and what follows it stay float32; a network that
+    is no nn.Sequential, or has nothing between these that `can_cast` knows, runs in float32.
     """
     model = copy.deepcopy(model)
-    if isinstance(model, nn.Sequential):
+    if is_chain(model):
         model = nn.Sequential(*_folded(model.eval()))
         if dtype != torch.float32:
             model = _cast(model, dtype)
@@ -39,25 +43,42 @@ def freeze(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
 
 def _folded(layers: nn.Sequential) -> list[nn.Module]:
     folded: list[nn.Module] = []
-    for number, module in enumerate(layers):
-        if not isinstance(module, nn.BatchNorm2d):
-            folded.append(module)
-        elif folded and isinstance(folded[-1], nn.Conv2d):
+    for module in layers:
+        norm = type(module) is nn.BatchNorm2d and module.running_mean is not None
+        if norm and folded and type(folded[-1]) is nn.Conv2d:  # a derived class may make its weights as it runs
             folded[-1] = fuse_conv_bn_eval(folded[-1], module)
         else:
-            raise UserError(f"Layer {number} is a BatchNorm without a convolution before it: it cannot be folded.")
+            folded.append(module)
     return folded
 
 
-def _cast(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
-    """The layers from the second with weights to the one before the last in `dtype`, between two casts.
+def can_cast(model: nn.Module) -> bool:
+    """Whether a frozen network has layers that `freeze` lets compute in bfloat16."""
+    return len(_middle(model)) > 0
+
+
+def _middle(model: nn.Module) -> range:
+    """Positions of the layers from the second with weights to before the last; none where these are not all known.
 
     The first stays float32: what it enlarges would be the rounding of the pixels (see `networks.WHITENED`).
     """
-    weighted = [number for number, module in enumerate(layers) if isinstance(module, nn.Conv2d | nn.Linear)]
-    start, last = weighted[1], len(layers) - 1
-    middle = [module.to(dtype) for module in layers[start:last]]
-    return nn.Sequential(*layers[:start], Cast(dtype), *middle, Cast(torch.float32), layers[last])
+    if type(model) is not nn.Sequential:
+        return range(0)
+    weighted = [number for number, module in enumerate(model) if isinstance(module, WEIGHTED)]
+    once = len({model[number] for number in weighted}) == len(weighted)
+    if len(weighted) < 3 or not once:
+        return range(0)
+    middle = range(weighted[1], weighted[-1])
+    return middle if all(type(model[number]) in CASTABLE for number in middle) else range(0)
+
+
+def _cast(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:
+    """The layers of `_middle` in `dtype`, between two casts; the layers as they are where there are none."""
+    middle = _middle(layers)
+    if not middle:
+        return layers
+    cast = [layers[number].to(dtype) for number in middle]
+    return nn.Sequential(*layers[: middle.start], Cast(dtype), *cast, Cast(torch.float32), *layers[middle.stop :])
 
 
 @torch.no_grad()
@@ -87,8 +108,13 @@ def predicted_class(
 
 def fingerprint(model: nn.Module) -> str:
     """sha256 over the names and bytes of all weights: the same for the same network, whenever it was loaded."""
+    return state_fingerprint(model.state_dict())
+
+
+def state_fingerprint(state: Mapping[str, Tensor]) -> str:
+    """`fingerprint` of weights without their network."""
     digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
+    for name, tensor in state.items():
         digest.update(name.encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())  # bfloat16 has no numpy type
     return digest.hexdigest()

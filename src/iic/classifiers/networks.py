@@ -16,6 +16,11 @@ from torch import Tensor, nn
 WHITENED = 3
 
 
+def is_chain(model: nn.Module) -> bool:
+    """Whether a network is its modules one after the other: an nn.Sequential without a forward of its own."""
+    return isinstance(model, nn.Sequential) and type(model).forward is nn.Sequential.forward
+
+
 class Normalize(nn.Module):
     """(x - mean) / std per channel, x and both statistics in pixel units 0..255; input uint8 or float (N, C, H, W)."""
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from iic.classifiers.recipe import Recipe
+
 
 class FilterMuon:
     """`torch.optim.Muon`, which takes 2-D parameters only, on the filters of convolutions seen as (out, in * k * k).
@@ -49,3 +51,36 @@ def whitening_filters(patches: Tensor, eps: float = 5e-4) -> Tensor:
     values, vectors = torch.linalg.eigh(patches.T @ patches / len(patches))
     filters = vectors.T / torch.sqrt(values[:, None] + eps)
     return torch.cat([filters, -filters])
+
+
+def build_optimizers(model: nn.Sequential, recipe: Recipe) -> list[torch.optim.Optimizer | FilterMuon]:
+    """Of `build_network`'s biases and last layer, and of its filters but the whitening ones, which are not learnt."""
+    convolutions = [m for m in model if isinstance(m, nn.Conv2d)]
+    head = model[-1]
+    decay = recipe.weight_decay * recipe.batch_size
+    norm_biases = [m.bias for m in model if isinstance(m, nn.BatchNorm2d)]
+    # The published rates are for 256 features whose logits are divided by 256. Here the head carries that scale, so its
+    # rate is divided by 256^2; and the fewer features, the larger each one's weight and the steps that it causes.
+    narrowness = 256 / head.in_features
+    head_lr = recipe.head_lr / 256**2 * narrowness
+    bias_lr = recipe.bias_lr / narrowness
+    bias = {"lr": bias_lr, "weight_decay": decay / bias_lr}
+    groups = [
+        {**bias, "params": [convolutions[0].bias], "whiten": True},
+        {**bias, "params": norm_biases},
+        {"params": list(head.parameters()), "lr": head_lr, "weight_decay": decay / head_lr},
+    ]
+    filters = [m.weight for m in convolutions[1:]]
+    optimizers = [
+        torch.optim.SGD(groups, lr=recipe.bias_lr, momentum=0.85, nesterov=True),
+        FilterMuon(filters, lr=recipe.filter_lr, momentum=recipe.filter_momentum),
+    ]
+    for group in [g for o in optimizers for g in o.param_groups]:
+        group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def set_rates(optimizers: list, done: float, whiten_done: float) -> None:
+    """Fall linearly to zero; the whitening bias stops earlier."""
+    for group in [g for o in optimizers for g in o.param_groups]:
+        group["lr"] = group["initial_lr"] * max(0.0, 1 - (whiten_done if group.get("whiten") else done))

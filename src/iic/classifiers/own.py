@@ -49,7 +49,8 @@ def own_structure(weights: Path, factory: str | None) -> nn.Module:
         factory: `package.module:function` for a state dict; None for an export file, which has its weights inside.
 
     Raises:
-        UserError: a missing file or factory, or an export file that holds more than tensors and a graph.
+        UserError: a missing file or factory, an export file that holds more than tensors and a graph, or a module that
+            calls something else `temperature`.
     """
     if not weights.exists():
         raise UserError(f"There is no file {weights}: training.weights is 'trained', 'shipped' or a path.")
@@ -60,8 +61,14 @@ def own_structure(weights: Path, factory: str | None) -> nn.Module:
         raise UserError(f"{weights} is a state dict: give training.factory, package.module:function, that builds it.")
     else:
         model = call_factory(factory)
-    if "temperature" not in dict(model.named_buffers()):
+    if not hasattr(model, "temperature"):
         model.register_buffer("temperature", torch.tensor(1.0))
+    own = dict(model.named_buffers()).get("temperature")
+    if own is None or own.numel() != 1:
+        raise UserError(
+            f"The network of {weights} has something called 'temperature' that is no buffer of one number, which is "
+            "what its logits are divided by for calibrated probabilities: give it another name."
+        )
     return model
 
 

@@ -1,7 +1,8 @@
 """Which numbers a forward computes in: the fastest that this machine has and that names the same classes.
 
 float32 everywhere; for the project's networks bfloat16 on CUDA and on CPUs with AMX, 8 bits on other CPUs with VNNI,
-and bfloat16 again where there is no VNNI but convolutions are clearly faster in it.
+and bfloat16 again where there is no VNNI but convolutions are clearly faster in it. Users' own networks get the same as
+far as they are built alike.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from iic.classifiers.inference import best_dtype, freeze, predicted_class
+from iic.classifiers.inference import best_dtype, can_cast, freeze, predicted_class
 from iic.classifiers.quantized import can_quantize, quantize
 from iic.errors import UserError
 
@@ -100,19 +101,22 @@ def forward_in(precision: str, model: nn.Module, sample: Tensor, device: str) ->
         if device != "cpu" or not can_quantize(plain):
             raise UserError("precision 'int8' needs a CPU with VNNI and a network of this project: use 'auto'.")
         return quantize(plain, _with_masked(sample))
-    if not isinstance(plain, nn.Sequential):
-        raise UserError("precision 'bfloat16' is for networks of this project: use 'auto' or 'float32'.")
+    if not can_cast(plain):
+        raise UserError(
+            "precision 'bfloat16' is for an nn.Sequential that has known layers between its first and its last with "
+            "weights: use 'auto' or 'float32'."
+        )
     return freeze(model, torch.bfloat16).to(device)
 
 
 def _fastest(model: nn.Module, device: str) -> str:
-    if not isinstance(model, nn.Sequential):
-        return "float32"
-    if device == "cuda" or torch.cpu._is_amx_tile_supported():
+    """Of the precisions that the frozen network can be had in."""
+    castable = can_cast(model)
+    if castable and (device == "cuda" or torch.cpu._is_amx_tile_supported()):
         return "bfloat16"
-    if can_quantize(model):  # where bfloat16 has no AMX, it needs more than twice as long
+    if device == "cpu" and can_quantize(model):  # where bfloat16 has no AMX, it needs more than twice as long
         return "int8"
-    return "bfloat16" if best_dtype() == torch.bfloat16 else "float32"
+    return "bfloat16" if castable and device == "cpu" and best_dtype() == torch.bfloat16 else "float32"
 
 
 def _with_masked(sample: Tensor) -> Tensor:

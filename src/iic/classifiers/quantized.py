@@ -135,7 +135,7 @@ class Dequantize(nn.Module):
 def can_quantize(model: nn.Module) -> bool:
     """Whether this CPU has VNNI, this torch the operators, and the frozen network the form of `build_network`'s."""
     operators = hasattr(torch.ops.onednn, "qconv2d_pointwise") and hasattr(torch.ops.onednn, "qconv_prepack")
-    if not (operators and torch.cpu._is_vnni_supported() and isinstance(model, nn.Sequential)):
+    if not (operators and torch.cpu._is_vnni_supported() and type(model) is nn.Sequential):
         return False
     head = [type(module) for module in model[:3]]
     body = [type(module) for module in model[3:-2]]
@@ -143,8 +143,16 @@ def can_quantize(model: nn.Module) -> bool:
         head == [Normalize, nn.Conv2d, nn.ReLU]
         and [type(module) for module in model[-2:]] == [nn.Flatten, nn.Linear]
         and all(kind in (nn.Conv2d, nn.ReLU, nn.MaxPool2d) for kind in body)
-        and all(following is nn.ReLU for kind, following in pairwise(body) if kind is nn.Conv2d)
+        and all(_has_operator(module) for module in model[3:-2])
+        and all(following is nn.ReLU for kind, following in pairwise([*body, nn.Flatten]) if kind is nn.Conv2d)
     )
+
+
+def _has_operator(module: nn.Module) -> bool:
+    """Whether the layer's options are among those of the 8-bit operators: borders of zeros, windows that fit in."""
+    if isinstance(module, nn.Conv2d):
+        return module.padding_mode == "zeros" and not isinstance(module.padding, str)
+    return not (isinstance(module, nn.MaxPool2d) and module.ceil_mode)
 
 
 @torch.no_grad()

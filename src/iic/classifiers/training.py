@@ -20,7 +20,7 @@ from iic.classifiers.batchnorm import settle
 from iic.classifiers.checkpoint import Checkpoint
 from iic.classifiers.inference import best_dtype
 from iic.classifiers.networks import WHITENED
-from iic.classifiers.optimizers import FilterMuon, whitening_filters
+from iic.classifiers.optimizers import build_optimizers, set_rates, whitening_filters
 from iic.classifiers.recipe import Recipe
 from iic.data.images import ImageSet
 from iic.errors import UserError
@@ -37,76 +37,138 @@ def train(
     *,
     seed: int,
     dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
     checkpoint: Checkpoint | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[dict[str, float]]:
     """Train `model` in place; the learning curve by epoch: number, loss (smoothed), accuracy (augmented), images seen.
 
     Args:
-        model: from `build_network`, just built.
+        model: from `build_network`, just built, on the CPU, where its weights are again in the end.
         data: the training images.
         recipe: how.
         seed: keys the order of the images and the augmentation.
         dtype: of the convolutions behind the whitening one; weights stay float32.
-        checkpoint: written after every epoch; a training that finds one goes on from there, to the same weights.
+        device: "cpu" or "cuda"; all draws are the same on both, the weights are not.
+        checkpoint: written after every epoch; a training that finds one goes on from there, on the same device to the
+            same weights.
         progress: wraps the steps, such as tqdm.
 
     Raises:
         UserError: the loss is no longer finite.
     """
-    generator = torch.Generator().manual_seed(seed)
-    images, labels = torch.from_numpy(data.images), torch.from_numpy(data.labels)
-    if recipe.flip:
-        flipped = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-        images = torch.where(flipped, images.flip(-1), images)
-    sample = images[torch.randperm(len(images), generator=generator)[:STATISTICS]]
-    _whiten(model, sample)
-    pooled_first, first = pool_early(model), next(m for m in model if isinstance(m, nn.Conv2d))
-    steps_per_epoch = math.ceil(len(images) / recipe.batch_size)
-    optimizers = _optimizers(model, recipe)
-    losses = torch.full((len(images),), math.inf)
-    curve = _resume(checkpoint, model, optimizers, generator, losses)
-    total = recipe.epochs * steps_per_epoch
-    pooled_first.train()
-    for step in progress(range(len(curve) * steps_per_epoch, total)):
-        epoch, batch = divmod(step, steps_per_epoch)
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        run = _Run(model, data, recipe, seed, dtype, device)
+        saved = None if checkpoint is None else checkpoint.load()
+        if saved is not None:
+            run.resume(saved)
+        for number in progress(range(len(run.curve) * run.steps, recipe.epochs * run.steps)):
+            run.step(number)
+            if (number + 1) % run.steps == 0:
+                run.curve.append(run.row())
+                if checkpoint is not None:
+                    checkpoint.save(run.state())
+        run.finish()
+    return run.curve
+
+
+class _Run:
+    """One training, on its device: images, network, optimisers, and the epoch that it is in."""
+
+    def __init__(
+        self, model: nn.Sequential, data: ImageSet, recipe: Recipe, seed: int, dtype: torch.dtype, device: str
+    ) -> None:
+        self.model, self.recipe, self.dtype, self.device = model.to(device), recipe, dtype, device
+        self.generator = torch.Generator().manual_seed(seed)  # of the CPU: the same draws wherever it trains
+        images, self.labels = (torch.from_numpy(a).to(device) for a in (data.images, data.labels))
+        if recipe.flip:
+            flipped = torch.rand(len(images), 1, 1, 1, generator=self.generator) < 0.5
+            images = torch.where(flipped.to(device), images.flip(-1), images)
+        self.images = images
+        self.sample = images[torch.randperm(len(images), generator=self.generator)[:STATISTICS].to(device)]
+        _whiten(model, self.sample)
+        self.pooled_first, self.first = pool_early(model).train(), next(m for m in model if isinstance(m, nn.Conv2d))
+        self.optimizers = build_optimizers(model, recipe)
+        self.steps = math.ceil(len(images) / recipe.batch_size)  # of an epoch
+        self.losses = torch.full((len(images),), math.inf, device=device)
+        self.curve: list[dict[str, float]] = []
+
+    def step(self, number: int) -> None:
+        """The step of this number, counted over all epochs; the first of an epoch draws what it sees."""
+        recipe, (epoch, batch) = self.recipe, divmod(number, self.steps)
         if batch == 0:
-            view = augment(images, epoch, recipe, generator)
-            order, weights = _seen(losses, epoch, recipe, generator)
-            batches = order.tensor_split(steps_per_epoch)
-            sums = torch.zeros(2)
-        _set_rates(optimizers, step / total, step / (recipe.whiten_bias_epochs * steps_per_epoch))
-        first.bias.requires_grad_(epoch < recipe.whiten_bias_epochs)  # saves a pass back through the largest images
-        pooled_first.zero_grad(set_to_none=True)
-        for chosen in batches[batch].tensor_split(math.ceil(len(batches[batch]) / recipe.micro_batch)):
-            losses[chosen], hits = _backward(pooled_first, view[chosen], labels[chosen], weights[chosen], recipe, dtype)
-            sums += torch.stack([losses[chosen], hits]) @ weights[chosen]
-        for optimizer in optimizers:
+            self._begin(epoch)
+        whitening = recipe.whiten_bias_epochs
+        set_rates(self.optimizers, number / (recipe.epochs * self.steps), number / (whitening * self.steps))
+        self.first.bias.requires_grad_(epoch < whitening)  # saves a pass back through the largest images
+        self.pooled_first.zero_grad(set_to_none=True)
+        parts = math.ceil(len(self.batches[batch]) / recipe.micro_batch)
+        for chosen in self.batches[batch].tensor_split(parts):
+            labels, weights = self.labels[chosen], self.weights[chosen]
+            losses, hits = _backward(self.pooled_first, self.view[chosen], labels, weights, recipe, self.dtype)
+            self.losses[chosen] = losses
+            self.sums += torch.stack([losses, hits, torch.ones_like(hits)]).double() @ weights.double()
+        for optimizer in self.optimizers:
             optimizer.step()
-        if batch == steps_per_epoch - 1:
-            mean_loss, accuracy = (sums / len(images)).tolist()
-            if not math.isfinite(mean_loss):
-                raise UserError(f"The training loss is no longer finite in epoch {epoch + 1}: use a larger batch_size.")
-            curve.append({"epoch": epoch + 1, "loss": mean_loss, "accuracy": accuracy, "images": len(order)})
-            if checkpoint is not None:
-                checkpoint.save(_state(model, optimizers, generator, losses, curve))
-    model.eval()
-    pooled_first.eval()
-    # the running averages of a short training still remember weights that are gone; these are of images without shifts
-    parts = (p.float().contiguous(memory_format=torch.channels_last) for p in sample.split(recipe.micro_batch))
-    settle(pooled_first, [m for m in pooled_first if isinstance(m, nn.BatchNorm2d)], parts)
-    return curve
+
+    def _begin(self, epoch: int) -> None:
+        self.view = augment(self.images, epoch, self.recipe, self.generator)
+        order, weights = _seen(self.losses.cpu(), epoch, self.recipe, self.generator)
+        self.batches, self.weights = order.to(self.device).tensor_split(self.steps), weights.to(self.device)
+        # of losses, hits and 1, weighted; float64 holds sums of float32 weights exactly, so no share exceeds 1
+        self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+
+    def row(self) -> dict[str, float]:
+        """The learning curve's row of the epoch that has just ended."""
+        epoch = len(self.curve) + 1
+        loss, accuracy = (self.sums[:2] / self.sums[2]).tolist()
+        if not math.isfinite(loss):
+            raise UserError(f"The training loss is no longer finite in epoch {epoch}: use a larger batch_size.")
+        return {"epoch": epoch, "loss": loss, "accuracy": accuracy, "images": sum(map(len, self.batches))}
+
+    def state(self) -> dict:
+        """Everything that the next epoch depends on."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "generator": self.generator.get_state(),
+            "losses": self.losses,
+            "curve": self.curve,
+        }
+
+    def resume(self, state: dict) -> None:
+        """Put everything back as it was after the last whole epoch, whatever device that was on."""
+        self.model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.generator.set_state(state["generator"])
+        self.losses.copy_(state["losses"])
+        self.curve = state["curve"]
+
+    def finish(self) -> None:
+        """The network ready to be used, on the CPU.
+
+        The running averages of a short training still remember weights that are gone; the statistics that take their
+        place are of images without shifts.
+        """
+        self.model.eval()
+        self.pooled_first.eval()
+        batches = self.sample.split(self.recipe.micro_batch)
+        parts = (p.float().contiguous(memory_format=torch.channels_last) for p in batches)
+        settle(self.pooled_first, [m for m in self.pooled_first if isinstance(m, nn.BatchNorm2d)], parts)
+        self.model.cpu()
 
 
-def choose_dtype(wanted: str, model: nn.Sequential, data: ImageSet, recipe: Recipe) -> torch.dtype:
+def choose_dtype(wanted: str, model: nn.Sequential, data: ImageSet, recipe: Recipe, device: str = "cpu") -> torch.dtype:
     """The type called `wanted`; for "auto" bfloat16 where it is clearly faster and its gradients are right."""
     if wanted != "auto":
         return getattr(torch, wanted)
-    fast = best_dtype() == torch.bfloat16 and bfloat16_agrees(model, data, recipe)
-    return torch.bfloat16 if fast else torch.float32
+    on_cuda = device == "cuda"
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else best_dtype() == torch.bfloat16
+    return torch.bfloat16 if fast and bfloat16_agrees(model, data, recipe, device) else torch.float32
 
 
-def bfloat16_agrees(model: nn.Sequential, data: ImageSet, recipe: Recipe) -> bool:
+def bfloat16_agrees(model: nn.Sequential, data: ImageSet, recipe: Recipe, device: str = "cpu") -> bool:
     """Whether the first gradients in bfloat16 are float32's, for every parameter: the model is left as it is.
 
     On digits they are not: most pixels are the same black, some channels hardly vary, BatchNorm blows their gradients
@@ -115,11 +177,12 @@ def bfloat16_agrees(model: nn.Sequential, data: ImageSet, recipe: Recipe) -> boo
     found = []
     generator = torch.Generator().manual_seed(0)
     some = torch.randperm(len(data), generator=generator)[: recipe.micro_batch]
-    images, labels = torch.from_numpy(data.images)[some], torch.from_numpy(data.labels)[some]
+    images, labels = (torch.from_numpy(a)[some].to(device) for a in (data.images, data.labels))
+    ones = torch.ones(len(some), device=device)
     for dtype in (torch.float32, torch.bfloat16):
-        trial = copy.deepcopy(model)
+        trial = copy.deepcopy(model).to(device)
         _whiten(trial, images)
-        _backward(pool_early(trial).train(), images, labels, torch.ones(len(some)), recipe, dtype)
+        _backward(pool_early(trial).train(), images, labels, ones, recipe, dtype)
         found.append({name: p.grad for name, p in trial.named_parameters() if p.grad is not None})
     exact, rounded = found
     return all((rounded[name] - g).norm() < AGREE * g.norm() for name, g in exact.items())
@@ -134,32 +197,6 @@ def _seen(losses: Tensor, epoch: int, recipe: Recipe, generator: torch.Generator
     dropped = easy & (torch.rand(len(losses), generator=generator) < recipe.prune)
     weights[easy] = 1 / (1 - recipe.prune)
     return order[~dropped[order]], weights
-
-
-def _state(model: nn.Module, optimizers: list, generator: torch.Generator, losses: Tensor, curve: list) -> dict:
-    """Everything that the next epoch depends on."""
-    return {
-        "model": model.state_dict(),
-        "optimizers": [optimizer.state_dict() for optimizer in optimizers],
-        "generator": generator.get_state(),
-        "losses": losses,
-        "curve": curve,
-    }
-
-
-def _resume(
-    checkpoint: Checkpoint | None, model: nn.Module, optimizers: list, generator: torch.Generator, losses: Tensor
-) -> list:
-    """Put everything back as it was after the last whole epoch; the learning curve up to there, [] at the start."""
-    state = None if checkpoint is None else checkpoint.load()
-    if state is None:
-        return []
-    model.load_state_dict(state["model"])
-    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(saved)
-    generator.set_state(state["generator"])
-    losses.copy_(state["losses"])
-    return state["curve"]
 
 
 def pool_early(model: nn.Sequential) -> nn.Sequential:
@@ -185,7 +222,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     """Add the gradients of one micro-batch; each image's loss (n,), and 1 where its class was named, else 0 (n,)."""
     whitened = model[:WHITENED](pixels.float().contiguous(memory_format=torch.channels_last))
-    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+    with torch.autocast(pixels.device.type, dtype=dtype, enabled=dtype != torch.float32):
         logits = model[WHITENED:](whitened)
     losses = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing, reduction="none")
     (losses @ weights).backward()
@@ -200,35 +237,3 @@ def _whiten(model: nn.Sequential, images: Tensor) -> None:
         first.weight.copy_(whitening_filters(patches).view_as(first.weight))
         first.bias.zero_()
     first.weight.requires_grad_(False)
-
-
-def _optimizers(model: nn.Sequential, recipe: Recipe) -> list:
-    convolutions = [m for m in model if isinstance(m, nn.Conv2d)]
-    head = model[-1]
-    decay = recipe.weight_decay * recipe.batch_size
-    norm_biases = [m.bias for m in model if isinstance(m, nn.BatchNorm2d)]
-    # The published rates are for 256 features whose logits are divided by 256. Here the head carries that scale, so its
-    # rate is divided by 256^2; and the fewer features, the larger each one's weight and the steps that it causes.
-    narrowness = 256 / head.in_features
-    head_lr = recipe.head_lr / 256**2 * narrowness
-    bias_lr = recipe.bias_lr / narrowness
-    bias = {"lr": bias_lr, "weight_decay": decay / bias_lr}
-    groups = [
-        {**bias, "params": [convolutions[0].bias], "whiten": True},
-        {**bias, "params": norm_biases},
-        {"params": list(head.parameters()), "lr": head_lr, "weight_decay": decay / head_lr},
-    ]
-    filters = [m.weight for m in convolutions[1:]]
-    optimizers = [
-        torch.optim.SGD(groups, lr=recipe.bias_lr, momentum=0.85, nesterov=True),
-        FilterMuon(filters, lr=recipe.filter_lr, momentum=recipe.filter_momentum),
-    ]
-    for group in [g for o in optimizers for g in o.param_groups]:
-        group["initial_lr"] = group["lr"]
-    return optimizers
-
-
-def _set_rates(optimizers: list, done: float, whiten_done: float) -> None:
-    """Fall linearly to zero; the whitening bias stops earlier."""
-    for group in [g for o in optimizers for g in o.param_groups]:
-        group["lr"] = group["initial_lr"] * max(0.0, 1 - (whiten_done if group.get("whiten") else done))

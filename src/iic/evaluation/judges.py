@@ -22,7 +22,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from iic.classifiers.batchnorm import settle
 from iic.classifiers.inference import best_dtype
-from iic.classifiers.networks import WHITENED, Normalize
+from iic.classifiers.networks import WHITENED, Normalize, is_chain
 from iic.classifiers.training import AGREE, pool_early
 from iic.data.images import ImageSet
 from iic.draws import generator
@@ -104,27 +104,39 @@ def fine_tune(
         raise UserError("The second judge's network has no weight to train: give it as it was trained, not frozen.")
     rng = generator("judge", seed)
     optimizer = torch.optim.Adam(weights, lr=learning_rate, fused=True)
-    steps = epochs * math.ceil(len(train) / BATCH)
+    total = epochs * math.ceil(len(train) / BATCH)
     passes = (_masked_batches(train, fill, flip, rng) for _ in range(epochs))
-    batches = itertools.chain.from_iterable(passes)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(rng.integers(2**31)))
         computed = _choose_dtype(dtype, judge, _masked_batches(train, fill, flip, generator("judge", seed)))
         trained = _as_trained(judge)
         _set_training(trained, True)
-        for step, (pixels, labels) in zip(progress(range(steps)), batches, strict=True):
-            optimizer.param_groups[0]["lr"] = learning_rate * (1 - step / steps)
-            optimizer.zero_grad()
-            loss = F.cross_entropy(_logits(trained, pixels, computed), labels)
-            if not loss.isfinite():
-                raise UserError(f"The second judge's loss is no longer finite in step {step + 1}: lower learning_rate.")
-            loss.backward()
-            optimizer.step()
+        batches = zip(progress(range(total)), itertools.chain.from_iterable(passes), strict=True)
+        _descend(trained, optimizer, batches, total, computed)
         _set_training(trained, False)
         norms = [m for m in trained.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
         settle(trained, norms, (pixels for pixels, _ in _masked_batches(train, fill, flip, rng, SETTLED)))
     judge.zero_grad()
     return judge
+
+
+def _descend(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[tuple[int, tuple[Tensor, Tensor]]],
+    total: int,
+    dtype: torch.dtype,
+) -> None:
+    """Steps down the cross-entropy, with a rate that falls linearly to zero over `total` steps."""
+    first = optimizer.param_groups[0]["lr"]
+    for step, (pixels, labels) in batches:
+        optimizer.param_groups[0]["lr"] = first * (1 - step / total)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(_logits(model, pixels, dtype), labels)
+        if not loss.isfinite():
+            raise UserError(f"The second judge's loss is no longer finite in step {step + 1}: lower learning_rate.")
+        loss.backward()
+        optimizer.step()
 
 
 def abstains(predicted: np.ndarray, labels: np.ndarray) -> bool:
@@ -175,7 +187,7 @@ def _masked_batches(
 
 def _parts(model: nn.Module) -> tuple[nn.Module, nn.Module]:
     """(what stays as it is, what is fine-tuned): `build_network`'s whitening stays, of other networks nothing."""
-    if isinstance(model, nn.Sequential) and isinstance(model[0], Normalize):
+    if is_chain(model) and isinstance(model[0], Normalize):
         return model[:WHITENED], model[WHITENED:]
     return nn.Identity(), model
 

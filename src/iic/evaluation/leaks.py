@@ -1,4 +1,4 @@
-"""Masks of training and of test images by one method, made alike, and what their shape gives away of the class.
+"""Masks of training and of test images by the same methods, made alike, and what their shape gives away of the class.
 
 The label is the predicted class on both sides: a map explains it, so it is what a mask's shape can tell.
 """
@@ -6,7 +6,7 @@ The label is the predicted class on both sides: a map explains it, so it is what
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +16,16 @@ from iic.evaluation.degradation import top_pixels
 from iic.evaluation.leakage import BATCH, leakage
 from iic.explainers.attributions import Attributions
 from iic.explainers.context import Context
-from iic.explainers.names import LIBRARY, SUPERPIXEL, SUPERPIXEL_METHODS, base_of, source_of
-from iic.explainers.work import Tick, derive_images, explain_images
+from iic.explainers.names import LIBRARY, MEAN_MAP, SUPERPIXEL, SUPERPIXEL_METHODS, base_of, source_of
+from iic.explainers.work import Tick, derive_images, explain_outputs
 from iic.params import AttributionParams
 
 PART = 500  # maps that are read and ranked together
 EPOCHS = 15  # over the training masks at least
 STEPS = 200  # at least: few masks are gone through more often, or the small network would not have learnt to read
+
+NO_SUPERPIXELS = "attribution.segments holds superpixels of the test images only"
+ONE_MASK = "its mask is the same for all images"
 
 
 @dataclass(frozen=True)
@@ -55,37 +58,58 @@ def lacks_superpixels(method: str, params: AttributionParams, labels: np.ndarray
     return needed and labels is not None and labels.ndim == 3
 
 
+def why_not_measured(methods: Sequence[str], params: AttributionParams, labels: np.ndarray | None) -> dict[str, str]:
+    """The methods of a group whose leakage is not measured, and why; arguments as `lacks_superpixels`.
+
+    A mean map keeps the same pixels of all images but for ties: there is nothing to learn, and no image is explained
+    for it alone.
+    """
+    silent = {m: NO_SUPERPIXELS for m in methods if lacks_superpixels(m, params, labels)}
+    rest = [method for method in methods if method not in silent]
+    if all(method.endswith(MEAN_MAP) for method in rest):
+        silent |= dict.fromkeys(rest, ONE_MASK)
+    return silent
+
+
 def training_maps(
-    method: str,
+    methods: Sequence[str],
+    sources: Sequence[str],
     context: Context,
     train: Behind,
     indices: np.ndarray,
     targets: np.ndarray,
-    folder: Path,
+    folders: Mapping[str, Path],
     *,
     made: dict,
     tick: Tick,
-) -> Attributions:
-    """Maps of training images, of any method: a twin's are derived from maps that its source makes here.
+) -> dict[str, Attributions]:
+    """Maps of training images by methods that share them: the sources' are made once, a twin's derived from these.
 
     Args:
-        method: a name of `iic.explainers.names.METHODS`.
+        methods: whose maps are wanted.
+        sources: the methods that ask the network, by the same forwards: one, or one and its twin on logits.
         context: the network and how it is explained.
         train: the training images.
         indices: int64 (n,), positions as `train` counts them.
         targets: int64 (n,), the explained classes.
-        folder: the shards lie here, finished ones of an interrupted run are taken up; memory does not grow with n.
+        folders: of each method and source: its shards lie here, finished ones of an interrupted run are taken up;
+            memory does not grow with n.
         made: what determines the maps, JSON-ready.
-        tick: called with each number of images that are done, for a twin twice.
+        tick: called with each number of images that are done, for the sources and for each derived method.
+
+    Returns:
+        by method, in their order.
     """
-    source = source_of(method)
-    direct = {**made, "method": source or method}
-    maps, _ = explain_images(source or method, context, train, indices, targets, folder, made=direct, tick=tick)
-    if source is None:
-        return maps
-    derived = {**made, "method": method, "derived_from": source}
-    twin, _ = derive_images(method, maps, train, context.segments, context.params, folder, made=derived, tick=tick)
-    return twin
+    outputs = [(folders[source], {**made, "method": source}) for source in sources]
+    maps, _ = explain_outputs(sources[0], context, train, indices, targets, outputs, tick=tick)
+    found = dict(zip(sources, maps, strict=True))
+    for method in methods:
+        if method not in found:
+            source = source_of(method)
+            derived = {**made, "method": method, "derived_from": source}
+            where = (context.segments, context.params, folders[method])
+            found[method], _ = derive_images(method, found[source], train, *where, made=derived, tick=tick)
+    return {method: found[method] for method in methods}
 
 
 def mask_leakage(

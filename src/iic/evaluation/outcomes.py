@@ -176,9 +176,22 @@ def judge_maps(
     return Outcomes(tuple(wanted), indices, test.labels[indices], targets, predicted, probability, made or {})
 
 
-def judge_draws(draws: Sequence[Attributions], *arguments: Any, **options: Any) -> Outcomes:
-    """`judge_maps` of each draw of a method's maps, merged; arguments and errors are those of `judge_maps`."""
-    return merged([judge_maps(maps, *arguments, **options) for maps in draws])
+def judge_draws(
+    draws: Sequence[Attributions], judges: Judges, test: ImageSet, fills: Fills, wanted: list[Cell], **options: Any
+) -> Outcomes:
+    """`judge_maps` of each draw of a method's maps, merged; arguments and errors are those of `judge_maps`.
+
+    Draws and noise seeds are paired, the first with the first, and so on around: five draws meet five seeds in five
+    pairs, which average over the luck of both at the cost of one.
+    """
+    seeds = list(dict.fromkeys(cell.seed for cell in wanted if cell.fill in SEEDED)) or [0]
+    pairs = [(k % len(draws), seeds[k % len(seeds)]) for k in range(max(len(draws), len(seeds)))]
+    parts = []
+    for number, maps in enumerate(draws):
+        met = {seed for draw, seed in pairs if draw == number}
+        some = [cell for cell in wanted if cell.fill not in SEEDED or cell.seed in met]
+        parts.append(judge_maps(maps, judges, test, fills, some, **options))
+    return merged(parts)
 
 
 def _device_of(model: nn.Module) -> torch.device:

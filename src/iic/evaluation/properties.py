@@ -45,7 +45,7 @@ def _unseen(stage: str) -> Progress:
 
 def explained_output(method: str) -> str:
     """ "probability" for methods that only ask for outputs, "logit" for all others and for controls."""
-    return "probability" if base_of(method) in SAMPLED and not method.endswith(LOGIT) else "logit"
+    return "probability" if base_of(method) in SAMPLED and LOGIT not in method else "logit"
 
 
 def describe(

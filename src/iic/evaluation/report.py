@@ -17,7 +17,10 @@ from iic.evaluation.outcomes import Outcomes
 from iic.evaluation.scores import correct, proportion
 from iic.evaluation.summary import curves, headline, mean_ranks
 from iic.params import Block
+from iic.provenance import EXPLAINING, JUDGING, code_hash, made_like
 
+SCHEMA = 2  # of the report: raised whenever a field changes its meaning or goes
+WORDS = {"model": "with another network", "data": "of other test images", "code": "by another version of the code"}
 PACKAGES = ("iic", "torch", "numpy", "scikit-image", "kedro")
 
 
@@ -29,7 +32,7 @@ def check_made_alike(
     costs: dict[str, dict],
     parameters: dict[str, Block],
 ) -> None:
-    """Raise UserError unless all maps and outcomes belong to this network, these test images and these parameters.
+    """Raise UserError unless all maps and outcomes belong to this network, data, code and these parameters.
 
     Args:
         dataset: its name.
@@ -39,21 +42,12 @@ def check_made_alike(
         costs: method -> cost, with what made the maps.
         parameters: the blocks.
     """
-    made = {method: o.made for method, o in outcomes["headline"].items()}
-    for stage, block, results in (("attribution", "attribution", costs), ("evaluation", "evaluation", made)):
-        expected = parameters[block].model_dump(mode="json", exclude={"scheduler"})  # only where they were computed
-        for method, result in results.items():
-            way_out = f"run `kedro run --pipelines {stage}` again, without --only-missing-outputs."
-            if result["model"] != model:
-                raise UserError(f"The {stage} of {dataset}.{method} was made with another network: {way_out}")
-            if result["data"] != data:
-                raise UserError(f"The {stage} of {dataset}.{method} was made of other test images: {way_out}")
-            differing = [k for k in expected if result["parameters"].get(k) != expected[k]]
-            if differing:
-                raise UserError(
-                    f"The {stage} of {dataset}.{method} was made with {differing[0]} = "
-                    f"{result['parameters'].get(differing[0])}, not {expected[differing[0]]}: {way_out}"
-                )
+    expected = {"model": model, "data": data}
+    made = [(name, "attribution", cost, EXPLAINING) for name, cost in costs.items()]
+    made += [(n, "evaluation", o.made, JUDGING) for found in outcomes.values() for n, o in found.items()]
+    for method, stage, record, parts in made:
+        wanted = expected | {"code": code_hash(parts), "parameters": parameters[stage]}
+        _check_record(f"The {stage} of {dataset}.{method}", stage, record, wanted)
     for kind, found in outcomes.items():
         first = next(iter(found.values()))
         for method, o in found.items():
@@ -61,6 +55,23 @@ def check_made_alike(
                 raise UserError(
                     f"The {kind} of {dataset}.{method} is of other images or cells than the rest: run evaluation again."
                 )
+            if o.made["judges"] != first.made["judges"] or o.made["maps"] != made_like(costs[method]):
+                raise UserError(
+                    f"The {kind} of {dataset}.{method} is of other maps, or by other judges, than the rest: "
+                    "run `kedro run --pipelines evaluation` again, without --only-missing-outputs."
+                )
+
+
+def _check_record(what: str, stage: str, record: dict, wanted: dict) -> None:
+    """Raise UserError if a record of how something was made differs from what is wanted; says in what."""
+    way_out = f"run `kedro run --pipelines {stage}` again, without --only-missing-outputs."
+    for key, words in WORDS.items():
+        if record.get(key) != wanted[key]:
+            raise UserError(f"{what} was made {words}: {way_out}")
+    expected = wanted["parameters"].model_dump(mode="json", exclude={"scheduler"})  # only where they were computed
+    for name, value in expected.items():
+        if record["parameters"].get(name) != value:
+            raise UserError(f"{what} was made with {name} = {record['parameters'].get(name)}, not {value}: {way_out}")
 
 
 def accuracy_report(
@@ -89,7 +100,7 @@ def accuracy_report(
         parameters: the blocks that made this.
 
     Raises:
-        UserError: maps or outcomes were made by another network, with other parameters, or of other images.
+        UserError: maps or outcomes were made by another network, code or judge, with other parameters, of other images.
     """
     both = {"headline": headlines, "matrix": matrices}
     made_of = {"model": fingerprint(model), "data": card["test"]["sha256"]}
@@ -99,6 +110,8 @@ def accuracy_report(
     height, width = test.images.shape[2:]
     draws = {"replicates": params.bootstrap, "seed": params.seed}
     return {
+        "schema": SCHEMA,
+        "made": made_of | {"explaining_code": code_hash(EXPLAINING), "judging_code": code_hash(JUDGING)},
         "dataset": {k: card[k] for k in ("dataset", "source", "shape_chw")} | {"test_sha256": card["test"]["sha256"]},
         "model": model_accuracy,
         "n_images": len(chosen),

@@ -7,7 +7,7 @@ where they are removed. Noise seeds are averaged per image first; images are the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,9 +46,20 @@ def _rows(outcomes: Outcomes, way: Way, share: float) -> np.ndarray:
     return outcomes.rows(**way._asdict(), share=share)
 
 
-def per_image(outcomes: Outcomes, way: Way, share: float) -> np.ndarray:
-    """Share of the noise seeds with which each image is named rightly: float64 (N,)."""
-    return outcomes.right(_rows(outcomes, way, share)).mean(0)
+def per_image(outcomes: Outcomes, way: Way, share: float, what: str = "accuracy") -> np.ndarray:
+    """Each image's mean over the noise seeds: float64 (N,).
+
+    Args:
+        outcomes: one method's.
+        way: judge, direction, fill.
+        share: of the pixels.
+        what: "accuracy", whether the true class is named; "agreement", whether the explained one is; "probability", of
+            the explained class.
+    """
+    rows = _rows(outcomes, way, share)
+    if what == "probability":
+        return outcomes.probability[rows].mean(0, dtype=np.float64)
+    return (outcomes.right(rows) if what == "accuracy" else outcomes.same(rows)).mean(0)
 
 
 def oriented(values: np.ndarray, direction: str) -> np.ndarray:
@@ -56,9 +67,9 @@ def oriented(values: np.ndarray, direction: str) -> np.ndarray:
     return values if direction == "keep" else 1 - values
 
 
-def area_per_image(outcomes: Outcomes, way: Way, shares: Sequence[float]) -> np.ndarray:
-    """Area under each image's curve of being named rightly over the shares, as a mean height in 0..1: float64 (N,)."""
-    heights = np.stack([per_image(outcomes, way, share) for share in shares])  # (shares, N)
+def area_per_image(outcomes: Outcomes, way: Way, shares: Sequence[float], what: str = "accuracy") -> np.ndarray:
+    """Area under each image's curve over the shares, a mean height in 0..1: float64 (N,); `what` as in `per_image`."""
+    heights = np.stack([per_image(outcomes, way, share, what) for share in shares])  # (shares, N)
     return trapezoid(heights, shares, axis=0) / (shares[-1] - shares[0])
 
 
@@ -75,22 +86,30 @@ def cell_summary(outcomes: Outcomes, way: Way, share: float, *, replicates: int,
         "interval": list(interval),
         "agreement": float(outcomes.same(rows).mean()),
         "probability": float(outcomes.probability[rows].mean()),
-        "abstains": all(abstains(outcomes.predicted[row], outcomes.labels) for row in rows),
+        "abstains": any(abstains(outcomes.predicted[row], outcomes.labels) for row in rows),
     }
 
 
-def compare(names: Sequence[str], scores: np.ndarray, means: np.ndarray) -> tuple[dict[str, dict], list[list[str]]]:
+def compare(
+    names: Sequence[str], scores: np.ndarray, means: np.ndarray, silent: Collection[str] = ()
+) -> tuple[dict[str, dict], list[list[str]]]:
     """Each method's score minus that of its best control, and the groups that cannot be told apart, the best first.
 
     Args:
         names: of the M methods, controls among them.
         scores: float64 (M, N), higher is better.
         means: (R, M), `resampled_means` of these scores.
+        silent: methods on which the judge abstains; they have no lead, are nobody's best control, and in no group.
     """
-    controls = np.array([[is_control_of(other, name) for other in names] for name in names])
+    speaks = np.array([name not in silent for name in names])
+    controls = np.array([[is_control_of(other, name) for other in names] for name in names]) & speaks
     leads = against_best_control(names, scores, means, controls)
-    found = {name: _difference(lead.difference) | {"control": lead.control} for name, lead in leads.items()}
-    return found, [[names[row] for row in group] for group in groups(scores.mean(1), tellable_pairs(means))]
+    found = {
+        n: _difference(lead.difference) | {"control": lead.control} for n, lead in leads.items() if n not in silent
+    }
+    rows = np.flatnonzero(speaks)
+    tied = groups(scores[rows].mean(1), tellable_pairs(means[:, rows]))
+    return found, [[names[rows[row]] for row in group] for group in tied]
 
 
 def headline(outcomes: Mapping[str, Outcomes], share: float, *, replicates: int, seed: int) -> list[dict[str, Any]]:
@@ -99,12 +118,13 @@ def headline(outcomes: Mapping[str, Outcomes], share: float, *, replicates: int,
     found = []
     for way in ways(next(iter(outcomes.values()))):
         cells = {n: cell_summary(o, way, share, replicates=replicates, seed=seed) for n, o in outcomes.items()}
+        silent = {name for name, cell in cells.items() if cell["abstains"]}
         scores = np.stack([oriented(per_image(o, way, share), way.direction) for o in outcomes.values()])
         means = resampled_means(scores, replicates, seed)
-        leads, tied = compare(names, scores, means)
+        leads, tied = compare(names, scores, means, silent)
         for name in names:
             cells[name]["minus_best_control"] = leads.get(name)
-        said = claimed(outcomes, way, share, scores, means)
+        said = claimed(outcomes, way, share, scores, means, silent)
         found.append(way._asdict() | {"methods": cells, "groups": tied, "claims": said})
     return found
 
@@ -126,7 +146,12 @@ def mean_ranks(outcomes: Mapping[str, Outcomes]) -> list[dict[str, Any]]:
 
 
 def claimed(
-    outcomes: Mapping[str, Outcomes], way: Way, share: float, scores: np.ndarray, means: np.ndarray
+    outcomes: Mapping[str, Outcomes],
+    way: Way,
+    share: float,
+    scores: np.ndarray,
+    means: np.ndarray,
+    silent: Collection[str] = (),
 ) -> list[dict[str, Any]]:
     """ "A is better than B" for every two explainers, the better one first: evidence, and what the fair twins say.
 
@@ -136,6 +161,7 @@ def claimed(
         share: of the pixels.
         scores: float64 (M, N), higher is better, rows in the order of `outcomes`.
         means: (R, M), `resampled_means` of these scores.
+        silent: methods on which the judge abstains: no claim about them, or that needs one of them as a twin, holds.
     """
     names = list(outcomes)
     explainers = [row for row, name in enumerate(names) if name in EXPLAINERS]
@@ -153,6 +179,8 @@ def claimed(
             gain = difference(names.index(better), names.index(worse), scores, means) if known else None
             twins.append({"better": better, "worse": worse, **_difference(gain)})
         holds = [twin["interval"] is not None and twin["interval"][0] > 0 for twin in twins]
+        asked = {claim.better, claim.worse, *(twin[key] for twin in twins for key in ("better", "worse"))}
+        silenced = sorted(asked & set(silent))
         found.append(
             {
                 "better": claim.better,
@@ -160,7 +188,8 @@ def claimed(
                 **_difference(claim.difference),
                 "p": claim.p,
                 "twins": twins,
-                "supported": claim.is_supported and all(holds),
+                "abstains": silenced,
+                "supported": claim.is_supported and all(holds) and not silenced,
             }
         )
     return found
@@ -190,6 +219,10 @@ def curves(outcomes: Mapping[str, Outcomes], *, replicates: int, seed: int) -> l
                 "area": float(area.mean()),
                 "area_interval": list(bootstrap_interval(area, replicates=replicates, seed=seed)),
                 "area_minus_best_control": leads.get(name),
+                **{
+                    f"{what}_area": float(area_per_image(o, way, shares, what).mean())
+                    for what in ("agreement", "probability")
+                },
             }
         found.append(way._asdict() | {"shares": shares, "methods": rows, "groups": tied})
     return found

@@ -1,8 +1,10 @@
-"""The report's cells as one flat table."""
+"""The report as flat tables: cells, leads over the best control, claims."""
 
 from __future__ import annotations
 
 import pandas as pd
+
+CLAIM = ["judge", "direction", "fill", "better", "worse", "value", "low", "high", "p", "abstains", "supported"]
 
 
 def cell_table(report: dict) -> pd.DataFrame:
@@ -21,7 +23,39 @@ def cell_table(report: dict) -> pd.DataFrame:
 
 
 def _row(part: str, table: dict, method: str, share: float, cell: dict) -> dict:
-    where = {key: table[key] for key in ("judge", "direction", "fill")}
     low, high = cell["interval"]
     found = {key: cell[key] for key in ("accuracy", "agreement", "probability", "abstains")}
-    return {"part": part, **where, "method": method, "share": share, **found, "low": low, "high": high}
+    return {"part": part, **_where(table), "method": method, "share": share, **found, "low": low, "high": high}
+
+
+def lead_table(report: dict) -> pd.DataFrame:
+    """A row for each method, judge, direction and fill: its score, and its lead over the best control.
+
+    The score is the accuracy of the headline's cell, or the area under the matrix' curve of accuracy; leads are turned
+    so that higher is better for the map, and empty where there is none to say.
+    """
+    rows = []
+    kinds = (("headline", "accuracy", "minus_best_control"), ("curves", "area", "area_minus_best_control"))
+    for part, score, lead in kinds:
+        for table in report[part]:
+            for method, found in table["methods"].items():
+                gap = found[lead] or {"value": None, "interval": (None, None), "control": None}
+                where = {"score": score, **_where(table), "method": method, "value": found[score]}
+                low, high = gap["interval"]
+                rows.append(where | {"lead": gap["value"], "low": low, "high": high, "control": gap["control"]})
+    return pd.DataFrame(rows)
+
+
+def claim_table(report: dict) -> pd.DataFrame:
+    """A row for each "better than" of the headline: the evidence, and whether it is supported, twins included."""
+    rows = []
+    for table in report["headline"]:
+        for claim in table["claims"]:
+            low, high = claim["interval"]
+            said = {key: claim[key] for key in ("better", "worse", "value", "p", "supported")}
+            rows.append({**_where(table), **said, "low": low, "high": high, "abstains": " ".join(claim["abstains"])})
+    return pd.DataFrame(rows, columns=CLAIM)  # with its columns where there was nothing to compare
+
+
+def _where(table: dict) -> dict:
+    return {key: table[key] for key in ("judge", "direction", "fill")}

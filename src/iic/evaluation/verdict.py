@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iic.evaluation.judges import contradicts
-from iic.explainers.names import EXPLAINERS
+from iic.explainers.names import EXPLAINERS, controls_of
 
 JUDGES = {
     "explained": "the explained network, which has never seen such images",
@@ -28,6 +28,9 @@ def verdict(report: dict) -> str:
         f"{share} of a map's pixels ({report['kept_pixels']}) are kept, or removed; the rest is filled. Ranges are "
         "95 % intervals. A lead is over the best control, chosen anew in every bootstrap replicate: its lower end may "
         "be trusted, a range below zero only says that the method does not beat the best control.",
+        "",
+        _network(report["parameters"]["training"]),
+        *_missing_controls(list(report["methods"])),
     ]
     lines += ["", "In short:", "", *(_short(table) for table in report["headline"])]
     for table in report["headline"]:
@@ -35,6 +38,28 @@ def verdict(report: dict) -> str:
         lines += ["", f"## {heading}", ""]
         lines += [f"Judge: {JUDGES[table['judge']]}.", "", *_table(table, report)]
     return "\n".join(lines) + "\n"
+
+
+def _network(training: dict) -> str:
+    """Of how many trainings this is."""
+    which = f"seed {training['seed']}" if training["weights"] == "trained" else f"weights: {training['weights']}"
+    return (
+        f"One network ({which}). What holds for it may not hold for another training: a claim needs the same sign with "
+        "three training seeds (`kedro seeds`)."
+    )
+
+
+def _missing_controls(names: list[str]) -> list[str]:
+    """A paragraph that names the controls that no method here had to beat."""
+    wanted = dict.fromkeys(control for name in names if name in EXPLAINERS for control in controls_of(name))
+    missing = [control for control in wanted if control not in names]
+    if not missing:
+        return []
+    return [
+        "",
+        f"The best control is the best of those in this run. Not in it: {_list(missing)}; add them to IIC_METHODS "
+        "(`study` has those of the three main methods).",
+    ]
 
 
 def _short(table: dict) -> str:
@@ -65,7 +90,10 @@ def _table(table: dict, report: dict) -> list[str]:
         if name in EXPLAINERS and not cell["abstains"]:
             lines.append(f"- {_lead(name, cell)}")
     if silent:
-        lines.append(f"- It abstains on {_list(silent)}: one class for more than half of the images.")
+        lines.append(
+            f"- It abstains on {_list(silent)}: one class for more than half of the images. Controls among them are "
+            "nobody's best control here."
+        )
     groups = [group for group in table["groups"] if len(group) > 1]
     for group in groups:
         lines.append(f"- Cannot be told apart: {_list(group)}.")
@@ -90,6 +118,11 @@ def _claim(claim: dict, table: dict, report: dict) -> str:
         fair = "its fair twins agree" if claim["twins"] else "they rank the same areas by the same output"
         against = " The other judge contradicts it." if _contradicted(claim, table, report) else ""
         return f"{better} is better than {worse}: by {evidence}; {fair}.{against}"
+    if claim["abstains"] and claim["interval"][0] > 0 and claim["p"] < 0.05:
+        return (
+            f"{better} scores above {worse} by {evidence}, but the judge abstains on {_list(claim['abstains'])}, "
+            "which the fair comparison needs."
+        )
     if claim["interval"][0] <= 0 or claim["p"] >= 0.05:
         return f"{better} cannot be called better than {worse}: {evidence}."
     missing = [t for t in claim["twins"] if t["interval"] is None]
@@ -111,7 +144,8 @@ def _contradicted(claim: dict, table: dict, report: dict) -> bool:
     for other in report["headline"]:
         if other["judge"] != table["judge"] and all(other[k] == table[k] for k in ("direction", "fill")):
             for said in other["claims"]:
-                if {said["better"], said["worse"]} == {claim["better"], claim["worse"]}:
+                names = {said["better"], said["worse"]}
+                if names == {claim["better"], claim["worse"]} and not names & set(said["abstains"]):
                     low, high = said["interval"]
                     turned = said["better"] != claim["better"]
                     theirs = (-high, -low) if turned else (low, high)

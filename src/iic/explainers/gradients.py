@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from iic.classifiers.networks import Cast, Normalize
+from iic.classifiers.networks import Cast, Normalize, is_chain
 from iic.errors import UserError
 from iic.params import AttributionParams
 
@@ -21,7 +21,7 @@ class AfterNormalize(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        layers = list(model) if isinstance(model, nn.Sequential) else []
+        layers = list(model) if is_chain(model) else []
         own = bool(layers) and isinstance(layers[0], Normalize)
         self.normalize = layers[0] if own else nn.Identity()
         self.network = nn.Sequential(*layers[1:]) if own else model

@@ -49,25 +49,14 @@ def paired_values(coalitions: Coalitions, values: np.ndarray) -> PairedValues:
 
 
 def shapley_values(found: Sequence[PairedValues]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """`shapley_estimates` with standard errors in place of covariances: for each image float64 (M,) and (M,)."""
-    values, covariances = shapley_estimates(found)
-    return values, [standard_errors(c) for c in covariances]
-
-
-def standard_errors(covariance: np.ndarray) -> np.ndarray:
-    """(M, M) -> (M,)."""
-    return np.sqrt(np.diag(covariance).clip(min=0))
-
-
-def shapley_estimates(found: Sequence[PairedValues]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Shapley values and the covariance of their sampling errors, of many images at once.
+    """Shapley values and their sampling's standard errors, of many images at once.
 
     The error is that of drawing the pairs: the sandwich of the regression with each pair's residual enlarged by its
     leverage (HC3), times what is left of its stratum (finite-population correction). It is zero when every mask was
     used, and holds nothing of how the fill or the superpixels were chosen.
 
     Returns:
-        values and covariances, for each image float64 (M,) and (M, M).
+        values and standard errors, for each image float64 (M,) and (M,).
 
     Raises:
         UserError: the masks do not determine the values.
@@ -88,10 +77,10 @@ def shapley_estimates(found: Sequence[PairedValues]) -> tuple[list[np.ndarray], 
     leverage = 0.5 * weights * (signs @ project).mul_(signs).sum(-1)  # an observation moves the values along project
     deviation = weights * residual / (1 - leverage).clamp(min=1e-6)
     spread = _weighted(signs, deviation.square() * (1 - sampled).clamp(min=0), signs)
-    covariance = project @ spread @ project
+    variance = (project @ spread @ project).diagonal(dim1=1, dim2=2)  # (I, M)
     return (
         [s[:k].numpy() for s, k in zip(solution, m, strict=True)],
-        [c[:k, :k].numpy() for c, k in zip(covariance, m, strict=True)],
+        [v[:k].clamp(min=0).sqrt().numpy() for v, k in zip(variance, m, strict=True)],
     )
 
 

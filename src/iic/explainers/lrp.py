@@ -8,7 +8,6 @@ normalisation, ReLU and Dropout unchanged. What biases and stabilisers keep is a
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -18,30 +17,12 @@ from iic.classifiers.networks import Cast, Normalize
 from iic.errors import UserError
 from iic.explainers.composites import COMPOSITES, RULES, Composite
 from iic.explainers.graph import AVERAGES, LAYERS, SUMS, WAY_OUT, WEIGHTED, name_of, traced
-from iic.explainers.lrp_rules import Place, Shares, per_image, stabilised
+from iic.explainers.lrp_account import Account, Relevance, joined
+from iic.explainers.lrp_rules import Place, Shares, divided, per_image
 
 EPSILON = 1e-6
+Handed = dict[fx.Node, Tensor]  # input of a node -> its relevance
 TOGETHER = 64  # images in one pass: of fewer, the calls cost more than the arithmetic; more leave the caches
-
-
-@dataclass(frozen=True)
-class Relevance:
-    """What one propagation found.
-
-    Attributes:
-        values: (N, C, H, W), relevance of each pixel and channel.
-        explained: (N,), the logit that was handed down.
-        layers: layer -> {"inputs", "bias", "stabiliser"}, float64 (N,) each: relevance that arrived at its inputs, and
-            what it kept. The values' sum plus all that was kept is the explained logit.
-    """
-
-    values: Tensor
-    explained: Tensor
-    layers: dict[str, dict[str, Tensor]]
-
-    def leak(self) -> Tensor:
-        """Share of the logit that did not arrive at the pixels: (N,)."""
-        return 1 - self.values.flatten(1).sum(1) / self.explained
 
 
 class Propagator:
@@ -88,25 +69,24 @@ class Propagator:
             targets: int64 (N,).
         """
         found = [self._part(*part) for part in zip(images.split(TOGETHER), targets.split(TOGETHER), strict=True)]
-        return found[0] if len(found) == 1 else _joined(found)
+        return found[0] if len(found) == 1 else joined(found)
 
     def _part(self, images: Tensor, targets: Tensor) -> Relevance:
         values, winners = self._forward(images.float().contiguous(memory_format=torch.channels_last))
         logits = values[self.result]
         explained = logits.gather(1, targets[:, None])
         flow = {self.result: torch.zeros_like(logits).scatter(1, targets[:, None], explained)}
-        account: dict[str, Shares] = {}
+        account = Account()
         for node in reversed(self.nodes):
             if node not in flow:
                 continue  # computed, but not part of the logits
-            handed = self._back(node, flow.pop(node), values, winners)
-            if isinstance(handed, Shares):
-                account[str(node.target)] = handed._replace(inputs=per_image(handed.inputs))
-                handed = {node.args[0]: handed.inputs}
+            handed, row = self._back(node, flow.pop(node), values, winners)
+            if row is not None:
+                account.book(str(node.target) if node.op == "call_module" else node.name, row)
             for source, part in handed.items():
                 flow[source] = flow[source] + part if source in flow else part
             del values[node]  # nobody above asks for it any more
-        return Relevance(flow[self.image], explained[:, 0], _exact(account))
+        return Relevance(flow[self.image], explained[:, 0], account.layers())
 
     def _module(self, node: fx.Node) -> nn.Module | None:
         return self.modules[node.target] if node.op == "call_module" else None
@@ -176,49 +156,36 @@ class Propagator:
                 values[node] = node.target(*args, **node.kwargs)
         return values, winners
 
-    def _back(self, node: fx.Node, flow: Tensor, values: dict, winners: dict) -> Shares | dict[fx.Node, Tensor]:
-        """Shares of a layer with weights, else input node -> relevance."""
+    def _back(self, node: fx.Node, flow: Tensor, values: dict, winners: dict) -> tuple[Handed, Shares | None]:
+        """Input node -> relevance; and, of what may keep some, its row of the account. Writes over value and flow."""
         module, source = self._module(node), node.args[0]
         x = values[source]
         if node in self.steps:
-            return self.steps[node](x, values[node], flow)
+            shares = self.steps[node](x, values[node], flow)
+            return {source: shares.inputs}, shares._replace(inputs=per_image(shares.inputs))
         if node in self.pools:
-            return {source: torch.ops.aten.max_pool2d_with_indices_backward(flow, x, *self.pools[node], winners[node])}
-        if isinstance(module, AVERAGES):
-            return self._averaged(node, module, x, flow, values[node])
-        if node.target in SUMS:
-            s = flow / stabilised(values[node], EPSILON)
-            handed: dict[fx.Node, Tensor] = {}
-            for each in node.args:
-                handed[each] = handed[each] + values[each] * s if each in handed else values[each] * s
-            return handed
+            inputs = torch.ops.aten.max_pool2d_with_indices_backward(flow, x, *self.pools[node], winners[node])
+            return {source: inputs}, None
+        if isinstance(module, AVERAGES) or node.target in SUMS:
+            s, kept = divided(flow, values[node], EPSILON)
+            handed = {source: _averaged(module, x, s)} if module is not None else _summed(node, values, s)
+            return handed, Shares(sum(map(per_image, handed.values())), 0 * kept, kept)
         flow = flow.reshape(x.shape)
-        return {source: flow.to(x.dtype) if isinstance(module, Cast) else flow}
-
-    def _averaged(self, node: fx.Node, module: nn.Module, x: Tensor, flow: Tensor, z: Tensor) -> dict:
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(module(leaf), leaf, flow / stabilised(z, EPSILON))
-        return {node.args[0]: x * gradient}
+        return {source: flow.to(x.dtype) if isinstance(module, Cast) else flow}, None
 
 
-def _joined(found: list[Relevance]) -> Relevance:
-    """One relevance of several batches."""
-    values, explained = torch.cat([f.values for f in found]), torch.cat([f.explained for f in found])
-    layers = {
-        layer: {kind: torch.cat([f.layers[layer][kind] for f in found]) for kind in row}
-        for layer, row in found[0].layers.items()
-    }
-    return Relevance(values, explained, layers)
+def _averaged(module: nn.Module, x: Tensor, s: Tensor) -> Tensor:
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(module(leaf), leaf, s)
+    return x * gradient
 
 
-def _exact(account: dict[str, Shares]) -> dict[str, dict[str, Tensor]]:
-    """The account in float64, the layer next to the pixels first; many small tensors are converted as one."""
-    if not account:
-        return {}
-    numbers = torch.stack([number for row in account.values() for number in row]).double().unbind()
-    rows = {layer: Shares(*numbers[3 * i : 3 * i + 3])._asdict() for i, layer in enumerate(account)}
-    return dict(reversed(rows.items()))
+def _summed(node: fx.Node, values: dict[fx.Node, Tensor], s: Tensor) -> Handed:
+    handed: Handed = {}
+    for each in node.args:  # one may be added to itself
+        handed[each] = handed[each] + values[each] * s if each in handed else values[each] * s
+    return handed
 
 
 def _unlike_its_rule(module: nn.Module) -> str:

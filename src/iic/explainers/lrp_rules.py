@@ -28,6 +28,10 @@ class Shares(NamedTuple):
     bias: Tensor
     stabiliser: Tensor
 
+    def plus(self, other: Shares) -> Shares:
+        """The sum of two."""
+        return Shares(*(a + b for a, b in zip(self, other, strict=True)))
+
 
 @dataclass(frozen=True)
 class Place:
@@ -81,7 +85,7 @@ def _per_output(s: Tensor, layer: nn.Module) -> Tensor:
     return s.reshape(len(s), -1, s.shape[-1]).sum(1, dtype=_exact(s))
 
 
-def _divided(relevance: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
+def divided(relevance: Tensor, z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """s = relevance / stabilised z, and what the stabiliser keeps of it, (N,). Writes over both."""
     added = torch.copysign(z.new_tensor(epsilon), z)
     s = relevance.div_(z.add_(added))
@@ -107,7 +111,7 @@ class Division:
         """Shares of an input; z is computed unless given. Writes over z and the relevance."""
         parts = [x] if len(self.weights) == 1 else [x.clamp(min=0), x.clamp(max=0)]
         if self.sign == 0:
-            s, stabiliser = _divided(relevance, self._sums(parts) if z is None else z, self.epsilon)
+            s, stabiliser = divided(relevance, self._sums(parts) if z is None else z, self.epsilon)
             bias = _per_output(s, self.layer) @ self.keeps[:, 0]
         else:
             s = relevance.div_(self._sums(parts) if z is None else z.add_(self.sign * self.epsilon))
@@ -140,10 +144,6 @@ def _signed(layer: nn.Module, place: Place, up: Callable, down: Callable, *optio
 _positive, _negative = partial(torch.clamp, min=0), partial(torch.clamp, max=0)
 
 
-def _plus(first: Shares, second: Shares) -> Shares:
-    return Shares(*(a + b for a, b in zip(first, second, strict=True)))
-
-
 def epsilon_rule(epsilon: float = 1e-6) -> Rule:
     """LRP-epsilon (Bach et al. 2015): in proportion to x w; a larger epsilon keeps more of weak, contradictory sums."""
 
@@ -172,7 +172,7 @@ def alpha_beta_rule(alpha: float = 2.0, beta: float = 1.0, epsilon: float = 1e-6
     def ready(layer: nn.Module, place: Place) -> Step:
         for_it = _signed(layer, place, _positive, _negative, epsilon, 1)
         against = _signed(layer, place, _negative, _positive, epsilon, -1)
-        return lambda x, z, relevance: _plus(for_it(x, alpha * relevance), against(x, -beta * relevance))
+        return lambda x, z, relevance: for_it(x, alpha * relevance).plus(against(x, -beta * relevance))
 
     return ready
 
@@ -193,7 +193,7 @@ def gamma_rule(gamma: float = 0.25, epsilon: float = 1e-6) -> Rule:
         def step(x: Tensor, z: Tensor, relevance: Tensor) -> Shares:
             if place.rectified:  # none arrives at or below zero, and two passes are saved
                 return above(x, relevance)
-            shares = _plus(above(x, relevance * (z > 0)), below(x, relevance * (z < 0)))
+            shares = above(x, relevance * (z > 0)).plus(below(x, relevance * (z < 0)))
             return shares._replace(stabiliser=shares.stabiliser + per_image(relevance * (z == 0)))
 
         return step
@@ -239,7 +239,7 @@ def box_rule(epsilon: float = 1e-6) -> Rule:
         def step(x: Tensor, z: Tensor, relevance: Tensor) -> Shares:
             ends = [bound.expand(1, *x.shape[1:]) for bound in (low, high)]
             z = z - forward(layer, ends[0], weights[1], bias[0]) - forward(layer, ends[1], weights[2], bias[1])
-            s, kept = _divided(relevance, z, epsilon)
+            s, kept = divided(relevance, z, epsilon)
             whole, positive, negative = (transposed(layer, s, weight, x.shape) for weight in weights)
             inputs = whole.mul_(x).sub_(positive.mul_(low)).sub_(negative.mul_(high))
             return Shares(inputs, 0 * kept, kept)  # b less its two parts is zero

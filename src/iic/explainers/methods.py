@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -74,15 +74,21 @@ def explain(
     return maps
 
 
-def check_network(model: nn.Module, methods: Iterable[str]) -> None:
-    """Raise UserError, naming layer or operation, if one of the methods cannot explain the frozen network."""
-    from iic.explainers.composites import COMPOSITES
+def check_network(model: nn.Module, methods: Iterable[str], lrp_rules: Mapping[str, str] | None = None) -> None:
+    """Raise UserError, naming layer, rule or operation, if one of the methods cannot explain the frozen network.
+
+    Args:
+        model: frozen.
+        methods: names of `iic.explainers.names.METHODS`.
+        lrp_rules: layer -> rule, before a composite's choice.
+    """
+    from iic.explainers.composites import composite
     from iic.explainers.graph import check_hooks
     from iic.explainers.lrp import Propagator
 
     for method in dict.fromkeys(base_of(name) for name in methods):
         if method in LRP_COMPOSITES:
-            Propagator(model, COMPOSITES[LRP_COMPOSITES[method]])
+            Propagator(model, composite(LRP_COMPOSITES[method], lrp_rules))
         elif method in HOOKED:
             check_hooks(model, method)
 
@@ -134,8 +140,9 @@ def _relevance(method: str, context: Context, images: np.ndarray, targets: np.nd
     propagate = Propagator(context.plain, composite(LRP_COMPOSITES[method], context.params.lrp_rules))
     found = propagate(torch.from_numpy(images).to(device), torch.from_numpy(targets).to(device))
     values = found.values.sum(1).float().cpu().numpy()  # channels summed with their sign: (n, H, W)
-    numbers = {"leak": found.leak().double().cpu().numpy(), "forwards": np.ones(len(images))}
-    return Maps(values, None, numbers)
+    columns = {"leak": found.leak().double(), **found.account()}
+    numbers = {name: column.cpu().numpy() for name, column in columns.items()}
+    return Maps(values, None, {"forwards": np.ones(len(images)), **numbers})
 
 
 def _gradients(method: str, context: Context, images: np.ndarray, targets: np.ndarray) -> Maps:

@@ -3,7 +3,8 @@
 A name with an ending is a fair twin: `_logit` explains the logit where the method explains a probability; `_superpixel`
 averages a map of single pixels over the superpixels that LIME and Kernel SHAP use; `_blurred` blurs any map. Two more
 endings are a method's own controls: `_mean_map` shows the mean of all its maps for every image, `_random_weights`
-explains a copy of the network whose weights are drawn anew.
+explains a copy of the network whose weights are drawn anew; `_random_weights_blurred` blurs that. (The mean of many
+maps is smooth as it is.)
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ METHODS = (
     *(name + SUPERPIXEL for name in PIXEL_METHODS),
     *(name + BLURRED for name in BASE),
     *(name + MEAN_MAP for name in EXPLAINERS),
+    *(name + LOGIT + BLURRED for name in SAMPLED),
+    *(name + RANDOM_WEIGHTS + BLURRED for name in EXPLAINERS),
 )
 MAIN = ("lime", "kernel_shap", "lrp")
 TWINS = ("lime_logit", "kernel_shap_logit", "lrp_superpixel")
@@ -51,7 +54,7 @@ DEFAULT = (*MAIN, *TWINS, *CONTROLS)
 STUDY = (  # what a verdict needs that is to survive review: each method's blurred variant, and every control
     *MAIN,
     *TWINS,
-    *(name + ending for ending in (BLURRED, MEAN_MAP, RANDOM_WEIGHTS) for name in MAIN),
+    *(name + ending for ending in (BLURRED, MEAN_MAP, RANDOM_WEIGHTS, RANDOM_WEIGHTS + BLURRED) for name in MAIN),
     *CONTROLS,
     *(name + BLURRED for name in CONTROLS),
 )
@@ -66,18 +69,31 @@ def source_of(method: str) -> str | None:
 
 
 def base_of(method: str) -> str:
-    """The name without its ending."""
-    for ending in (LOGIT, SUPERPIXEL, BLURRED, MEAN_MAP, RANDOM_WEIGHTS):
-        if method.endswith(ending):
-            return method.removesuffix(ending)
-    return method
+    """The name without its endings."""
+    bare = method
+    for ending in (BLURRED, LOGIT, SUPERPIXEL, MEAN_MAP, RANDOM_WEIGHTS):  # one that is blurred may have two
+        bare = bare.removesuffix(ending)
+    return bare
+
+
+def own_controls(method: str) -> tuple[str, ...]:
+    """The controls that are made of the method itself, or of the method that it is a variant of."""
+    return tuple(base_of(method) + ending for ending in (MEAN_MAP, RANDOM_WEIGHTS, RANDOM_WEIGHTS + BLURRED))
+
+
+def is_control(method: str) -> bool:
+    """Whether the map knows nothing of the image's class as the trained network sees it."""
+    return base_of(method) in CONTROLS or method in own_controls(method)
 
 
 def is_control_of(control: str, method: str) -> bool:
     """Whether `method` has to beat `control`: one that knows nothing of the network, or the method's own."""
-    if base_of(control) in CONTROLS:
-        return True
-    return control in (base_of(method) + MEAN_MAP, base_of(method) + RANDOM_WEIGHTS) and control != method
+    return base_of(control) in CONTROLS or (control in own_controls(method) and control != method)
+
+
+def controls_of(method: str) -> tuple[str, ...]:
+    """All that a method has to beat in a strict study: the controls, these blurred, and its own."""
+    return (*CONTROLS, *(name + BLURRED for name in CONTROLS), *own_controls(method))
 
 
 def fair_twins(better: str, worse: str) -> list[tuple[str, str]]:

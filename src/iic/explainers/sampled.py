@@ -3,42 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from iic.errors import UserError
 from iic.explainers.attributions import Maps
 from iic.explainers.coalition_process import LARGEST_BUDGET, process_shapley_values
-from iic.explainers.coalitions import Coalitions, draw_coalitions
 from iic.explainers.context import Context
-from iic.explainers.kernel_shap import PairedValues, all_masks, paired_values, shapley_estimates, standard_errors
+from iic.explainers.kernel_shap import PairedValues, shapley_values
 from iic.explainers.lime import draw_masks, lime_coefficients
+from iic.explainers.pair_sampling import Estimate, sample_pairs
 from iic.explainers.perturbation import Masks, Perturbed, SuperpixelMasks, masked_values
-from iic.explainers.ranking import is_stable
 from iic.explainers.windows import SmoothMasks, Windows, occlusion_map, rise_map
 
-ROUNDS = (0.25, 0.5, 1.0)  # shares of the budget after which early stopping looks whether the ranking is settled
-
-LIME, KERNEL_SHAP, RISE = 0, 1, 5  # key the draws; the numbers of older methods stay theirs
+LIME, RISE = 0, 5  # key the draws; the numbers of older methods stay theirs
 
 
+@dataclass(frozen=True)
 class Group:
     """A few images that are explained together, so that their masks share batches.
 
     `output` is what is explained: "probability", "logit", or "both", two maps from the same forwards.
     """
 
-    def __init__(self, context: Context, images: np.ndarray, indices: np.ndarray, targets: np.ndarray, output: str):
-        self.context, self.images, self.indices, self.targets, self.output = context, images, indices, targets, output
+    context: Context
+    images: np.ndarray
+    indices: np.ndarray
+    targets: np.ndarray
+    output: str
 
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def outputs(self) -> int:
-        """How many maps an image gets."""
-        return 2 if self.output == "both" else 1
+    def apart(self) -> list[Group]:
+        """The same images with one output each."""
+        return [replace(self, output=o) for o in ("probability", "logit")] if self.output == "both" else [self]
 
     def segments(self) -> list[np.ndarray]:
         return [self.context.segments(image, int(i)) for image, i in zip(self.images, self.indices, strict=True)]
@@ -58,7 +58,7 @@ class Group:
         size = self.context.params.batch_size
         values = masked_values(self.context.forward, jobs, output=self.output, batch_size=size)
         columns = [v.reshape(len(v), -1).T for v in values]  # (outputs, B)
-        return [dict(zip(masks, [c[o] for c in columns], strict=True)) for o in range(self.outputs)]
+        return [dict(zip(masks, [c[o] for c in columns], strict=True)) for o in range(len(self.apart()))]
 
 
 def _with_twin(maps: list[Maps]) -> Maps:
@@ -96,13 +96,7 @@ def lime(group: Group) -> Maps:
 
 def kernel_shap(group: Group) -> Maps:
     """Shapley values; with `stop_early` an image's sampling ends when its top fifth is settled."""
-    segments = group.segments()
-    maps = []
-    for sampled in _sample_pairs(group, segments):
-        found = [values for values, _ in sampled.estimates]
-        errors = [standard_errors(covariance) for _, covariance in sampled.estimates]
-        maps.append(_shapley_maps(found, errors, segments, sampled))
-    return _with_twin(maps)
+    return _shapley_maps(group, shapley_values)
 
 
 def kernel_shap_fast(group: Group) -> Maps:
@@ -117,77 +111,23 @@ def kernel_shap_fast(group: Group) -> Maps:
             f"kernel_shap_fast takes a budget of {LARGEST_BUDGET} masks at most, not {budget}: with so many, "
             "use kernel_shap."
         )
+    return _shapley_maps(group, _by_process)
+
+
+def _by_process(found: list[PairedValues]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each image the process's values and errors, from Kernel SHAP's as a pilot."""
+    pilots, _ = shapley_values(found)
+    both = [process_shapley_values(one, pilot) for one, pilot in zip(found, pilots, strict=True)]
+    return [values for values, _ in both], [errors for _, errors in both]
+
+
+def _shapley_maps(group: Group, estimate: Estimate) -> Maps:
     segments = group.segments()
     maps = []
-    for sampled in _sample_pairs(group, segments):
-        both = [process_shapley_values(a, e[0]) for a, e in zip(sampled.answers, sampled.estimates, strict=True)]
-        found, errors = zip(*both, strict=True)
-        maps.append(_shapley_maps(list(found), list(errors), segments, sampled))
+    for sampled in sample_pairs(group, segments, estimate):
+        counts = _counts([2 + 2 * len(a.kept) for a in sampled.answers], segments, settled=sampled.settled)
+        maps.append(Maps(_spread(sampled.values, segments), _spread(sampled.errors, segments), counts))
     return _with_twin(maps)
-
-
-class _Sampled:
-    """What one output of a group's images has come to: answers, Shapley values and covariance, whether settled."""
-
-    def __init__(self, count: int) -> None:
-        self.answers: list[PairedValues | None] = [None] * count
-        self.estimates: list[tuple[np.ndarray, np.ndarray] | None] = [None] * count
-        self.settled = [False] * count
-
-
-def _shapley_maps(found: list[np.ndarray], errors: list[np.ndarray], segments: list, sampled: _Sampled) -> Maps:
-    counts = _counts([2 + 2 * len(a.kept) for a in sampled.answers], segments, settled=sampled.settled)
-    return Maps(_spread(found, segments), _spread(errors, segments), counts)
-
-
-def _sample_pairs(group: Group, segments: list[np.ndarray]) -> list[_Sampled]:
-    """Coalitions and values of each output; an image's sampling ends when the first output's top fifth is settled."""
-    params = group.context.params
-    drawn = [
-        draw_coalitions(int(s.max()) + 1, params.budget - 2, group.context.draws(i, KERNEL_SHAP), params.kernel_power)
-        for s, i in zip(segments, group.indices, strict=True)
-    ]
-    outputs = [_Sampled(len(group)) for _ in range(group.outputs)]
-    for share in ROUNDS if params.stop_early else ROUNDS[-1:]:
-        open_ = [i for i in range(len(group)) if not outputs[0].settled[i]]
-        if not open_:
-            break
-        _ask_pairs(group, segments, drawn, outputs, {i: _pairs(drawn[i], share) for i in open_})
-        for sampled in outputs:
-            for i, *estimate in zip(open_, *shapley_estimates([sampled.answers[i] for i in open_]), strict=True):
-                sampled.estimates[i] = tuple(estimate)
-                sampled.settled[i] = is_stable(estimate[0], standard_errors(estimate[1]), segments[i])
-    return outputs
-
-
-def _pairs(drawn: Coalitions, share: float) -> int:
-    """So many pairs after this share of the budget; never too few for the regression."""
-    p, m = drawn.masks.shape
-    return min(p, max(round(share * p), 2 * m))
-
-
-def _ask_pairs(
-    group: Group, segments: list, drawn: list[Coalitions], outputs: list[_Sampled], upto: dict[int, int]
-) -> None:
-    """Bring each image's answers up to its number of pairs."""
-    masks = {}
-    for i, pairs in upto.items():
-        answered = outputs[0].answers[i]
-        new = drawn[i].masks[0 if answered is None else len(answered.kept) : pairs]
-        z = all_masks(drawn[i].first(pairs)) if answered is None else np.concatenate([new, ~new])
-        masks[i] = SuperpixelMasks(segments[i], z)
-    for sampled, values in zip(outputs, group.ask({i: m for i, m in masks.items() if len(m)}, segments), strict=True):
-        for i, found in values.items():
-            sampled.answers[i] = _extended(sampled.answers[i], drawn[i].first(upto[i]), found)
-
-
-def _extended(old: PairedValues | None, chosen: Coalitions, found: np.ndarray) -> PairedValues:
-    """The answers so far and those of the next pairs."""
-    if old is None:
-        return paired_values(chosen, found)
-    kept, others = np.split(found, 2)
-    kept, others = np.append(old.kept, kept), np.append(old.others, others)
-    return PairedValues(chosen, kept, others, old.nothing, old.everything)
 
 
 def occlusion(group: Group) -> Maps:

@@ -11,6 +11,8 @@ The same work gives the same bytes, whatever was interrupted on the way.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +23,41 @@ from iic.files import sha256, write_whole
 
 INDEX, SECONDS, UNFINISHED = "index.json", ".seconds", ".unfinished-"
 FORMAT, SHARD_SIZE = 1, 100
+PROBLEMS = (OSError, ValueError, KeyError, EOFError)  # of a folder that is not whole
 
 
 class MappedShards:
-    """Arrays of equal shards as one of shape (N, H, W) that is read from disk piece by piece."""
+    """Arrays of equal shards as one of shape (N, H, W) that is read from disk piece by piece.
 
-    def __init__(self, parts: list[np.ndarray]) -> None:
-        self._parts = parts
-        self._starts = np.cumsum([0, *(len(part) for part in parts)])
-        self.shape = (int(self._starts[-1]), *parts[0].shape[1:])
-        self.dtype, self.ndim = parts[0].dtype, parts[0].ndim
+    A file is open only while rows of it are read: a study has thousands of shards, and a process may usually keep
+    1,024 files open. So the files have to stay where they are.
+    """
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Look at every file once.
+
+        Args:
+            files: .npy files, each (n, H, W).
+
+        Raises:
+            OSError, ValueError, EOFError: a file that is missing, cut off, or of another kind than the first.
+        """
+        self._files = [file.absolute() for file in files]
+        kinds = [_kind(file) for file in self._files]
+        if len({(shape[1:], dtype) for shape, dtype in kinds}) > 1:
+            raise ValueError("the shards differ in shape or type")
+        (_, *rest), self.dtype = kinds[0]
+        self._starts = np.cumsum([0, *(shape[0] for shape, _ in kinds)])
+        self.shape = (int(self._starts[-1]), *rest)
+        self.ndim = len(self.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Map by map; each file is opened once."""
+        for start, stop in pairwise(self._starts):
+            yield from self[start:stop]
 
     def __getitem__(self, key) -> np.ndarray:
         rest = ()
@@ -52,11 +76,35 @@ class MappedShards:
         shard = np.searchsorted(self._starts, positions, side="right") - 1
         for number in np.unique(shard):
             chosen = shard == number
-            out[chosen] = self._parts[number][positions[chosen] - self._starts[number]]
+            out[chosen] = self._open(number)[positions[chosen] - self._starts[number]]
         return out
+
+    def _open(self, number: int) -> np.ndarray:
+        """One shard, for as long as it is looked at; UserError if its file is no longer what it was."""
+        try:
+            return _mapped(self._files[number])
+        except PROBLEMS as error:
+            raise _unreadable(self._files[number].parent, error) from error
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self[:], dtype=dtype)
+
+
+def _mapped(file: Path) -> np.ndarray:
+    return np.load(file, mmap_mode="r", allow_pickle=False)
+
+
+def _kind(file: Path) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of a whole file: one that is cut off cannot be mapped."""
+    array = _mapped(file)
+    return array.shape, array.dtype
+
+
+def _unreadable(folder: Path, error: Exception) -> UserError:
+    return UserError(
+        f"The attributions in {folder} cannot be read ({type(error).__name__}: {error}): "
+        "delete the folder and run the attribution pipeline again."
+    )
 
 
 def _path(folder: Path, shard: int, what: str) -> Path:
@@ -127,20 +175,13 @@ def read_attributions(folder: Path) -> Attributions:
         index = json.loads((folder / INDEX).read_text())
         shards = range(index["shards"])
         numbers = np.concatenate([np.load(_path(folder, n, "numbers"), allow_pickle=False) for n in shards])
-        values = MappedShards(_mapped(folder, shards, "values"))
-        errors = MappedShards(_mapped(folder, shards, "errors")) if index["errors"] else None
-        if len(values) != len(numbers):
-            raise ValueError(f"{len(values)} maps, {len(numbers)} records")
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise UserError(
-            f"The attributions in {folder} cannot be read ({type(error).__name__}: {error}): "
-            "delete the folder and run the attribution pipeline again."
-        ) from error
+        values = MappedShards([_path(folder, n, "values") for n in shards])
+        errors = MappedShards([_path(folder, n, "errors") for n in shards]) if index["errors"] else None
+        if len(values) != len(numbers) or (errors is not None and len(errors) != len(numbers)):
+            raise ValueError("not as many maps or errors as records")
+    except PROBLEMS as error:
+        raise _unreadable(folder, error) from error
     extras = {name: numbers[name].copy() for name in numbers.dtype.names if name not in ("index", "target")}
     return Attributions(
         values, numbers["index"].copy(), numbers["target"].copy(), extras, errors, index["made"], folder
     )
-
-
-def _mapped(folder: Path, shards: range, what: str) -> list[np.ndarray]:
-    return [np.load(_path(folder, n, what), mmap_mode="r", allow_pickle=False) for n in shards]

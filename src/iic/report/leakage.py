@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from iic.explainers.names import CONTROLS, MEAN_MAP, RANDOM_WEIGHTS, base_of
+from iic.explainers.names import is_control
 from iic.report.style import BLUE, GREEN, GREY, new_figure, title
 
 WIDTH = 0.7  # of a bar
@@ -25,7 +25,7 @@ def leakage_bars(dataset: str, leaks: dict[str, dict]) -> Any:
     axis.bar([0], [0], color=GREY, label="controls")
     measured = {place: (method, leak) for place, (method, leak) in enumerate(leaks.items()) if leak["n"]}
     for place, (method, leak) in measured.items():
-        _bar(axis, place, leak, GREY if _is_control(method) else BLUE)
+        _bar(axis, place, leak, GREY if is_control(method) else BLUE)
     for place, leak in enumerate(leaks.values()):
         if not leak["n"]:
             words = textwrap.fill(f"not measured: {leak['reason']}", 18)
@@ -47,10 +47,6 @@ def leakage_bars(dataset: str, leaks: dict[str, dict]) -> Any:
     axis.set_xticks(range(len(leaks)), [title(m) for m in leaks], fontsize=8)
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     return figure
-
-
-def _is_control(method: str) -> bool:
-    return base_of(method) in CONTROLS or method.endswith((MEAN_MAP, RANDOM_WEIGHTS))
 
 
 def _bar(axis: Any, place: int, leak: dict, colour: str) -> None:

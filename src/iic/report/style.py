@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from iic.explainers.names import CONTROLS, base_of
+from iic.explainers.names import is_control
 
 # Okabe & Ito's palette
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#555555"
 COLOURS = (BLUE, "#D55E00", GREEN, "#CC79A7", ORANGE, "#56B4E9", "#000000")
 MARKERS = "osD^vP*X"
 DASHES = ("-", "--", ":", "-.", (0, (1, 3)))
+GREYS = (GREY, "#8C8C8C", "#B4B4B4", "#222222")  # of controls, once the dashes are used up
 DIVERGING = "RdBu_r"  # red speaks for the class, blue against, white is zero
 
 FILLS = {
@@ -57,20 +58,17 @@ def title(method: str) -> str:
 
 
 def method_styles(methods: list[str]) -> dict[str, dict]:
-    """Colour, dashes, marker and label of each method: explainers coloured, controls grey."""
-    explainers = [m for m in methods if base_of(m) not in CONTROLS]
-    controls = [m for m in methods if base_of(m) in CONTROLS]
+    """Colour, dashes, marker and label of each method: explainers coloured, controls grey; no two look alike."""
+    explainers = [m for m in methods if not is_control(m)]
+    controls = [m for m in methods if is_control(m)]
     styles = {}
+    for number, method in enumerate(explainers):
+        styles[method] = {"color": COLOURS[number % len(COLOURS)], "ls": DASHES[number // len(COLOURS) % len(DASHES)]}
+    for number, method in enumerate(controls):
+        styles[method] = {"color": GREYS[number // len(DASHES) % len(GREYS)], "ls": DASHES[number % len(DASHES)]}
     for number, method in enumerate((*explainers, *controls)):
-        control = method in controls
-        number -= len(explainers) if control else 0
-        turn = number if control else number // len(COLOURS)
-        styles[method] = {
-            "color": GREY if control else COLOURS[number % len(COLOURS)],
-            "ls": DASHES[turn % len(DASHES)],
-            "marker": MARKERS[number % len(MARKERS)],
-            "label": title(method).replace("\n", " "),
-        }
+        number -= len(explainers) if number >= len(explainers) else 0
+        styles[method] |= {"marker": MARKERS[number % len(MARKERS)], "label": title(method).replace("\n", " ")}
     return styles
 
 

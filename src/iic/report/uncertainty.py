@@ -15,6 +15,7 @@ COLUMNS = 3  # networks beside each other
 LIGHT = "#CCCCCC"  # what stands behind the result
 NETWORKS = {
     "plain": "plain network",
+    "plain_same_network": "plain, the posterior's architecture",
     "mean_field": "mean-field Normal",
     "low_rank": "low-rank Normal",
     "laplace": "Laplace",

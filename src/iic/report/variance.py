@@ -22,14 +22,14 @@ def variance_plot(dataset: str, table: dict) -> Any:
         dataset: its name.
         table: from `iic.bayes.variance.variance_table`.
     """
-    sources, noise = table["sources"], table["noise"]
+    sources = table["sources"]
     figure, axes = new_figure(13, 0.5 * len(sources) + 1.8, 1, len(PANELS), sharey=True)
     share, spearman, overlap = axes[0]
-    for place, (source, row) in enumerate(sources.items()):
+    for place, row in enumerate(sources.values()):
         share.barh(place, 100 * row["share"]["mean"], 0.6, color=COLOURS[5], label="whole variance")
         _dot(share, place, row["share"], 100, color="black", marker="none")
-        if row["beyond_noise"] is not None and source != noise:
-            label = f"beyond {_words(noise)}"
+        if row["beyond_noise"] is not None:
+            label = "beyond its sampling noise"
             _dot(share, place, row["beyond_noise"], 100, color=COLOURS[1], marker="D", label=label)
         _dot(spearman, place, row["spearman"], 1, color=BLUE, marker="o")
         _dot(overlap, place, row["top_overlap"], 1, color=GREEN, marker="s")
@@ -39,7 +39,7 @@ def variance_plot(dataset: str, table: dict) -> Any:
     share.axvline(0, color="black", lw=0.8)
     for axis in (spearman, overlap):
         axis.set_xlim(min(-0.05, axis.get_xlim()[0]), 1.03)
-    share.set_yticks(range(len(sources)), [f"{_words(s)}\n({row['repeats']} repeats)" for s, row in sources.items()])
+    share.set_yticks(range(len(sources)), [_named(source, row) for source, row in sources.items()])
     share.set_ylim(len(sources) - 0.5, -0.5)
     figure.legend(*named_once(share), loc="outside right upper", fontsize=8)
     figure.suptitle(
@@ -50,8 +50,10 @@ def variance_plot(dataset: str, table: dict) -> Any:
     return figure
 
 
-def _words(source: str) -> str:
-    return source.replace("_", " ")
+def _named(source: str, row: dict) -> str:
+    """A source, its repeats, and the network that it varies: shares of different networks do not compare."""
+    network = "" if row["network"] is None else f", {row['network']} network"
+    return f"{source.replace('_', ' ')}\n({row['repeats']} repeats{network})"
 
 
 def _dot(axis: Any, place: float, cell: dict, scale: float, **look: Any) -> None:

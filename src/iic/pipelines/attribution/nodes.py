@@ -13,8 +13,11 @@ from iic.explainers.names import RANDOM_WEIGHTS, source_of
 from iic.explainers.segmentation import Segmenter, load_label_map
 from iic.params import AttributionParams
 from iic.progress import bar, counter
+from iic.provenance import EXPLAINING, code_hash, made_like
 
 SAMPLE = 1000  # training images that a faster forward is fitted to and compared on
+GOLDEN = (5**0.5 - 1) / 2  # its multiples less whole numbers fill 0..1 evenly, however many there are
+AT_ONCE = 250  # images whose classes are asked for
 
 
 def explain_images(
@@ -34,7 +37,7 @@ def explain_images(
 
     segmenter = Segmenter(params, own_labels(params, test, project))
     indices = select_images(test.labels, params.n_images, params.seed)
-    context, targets, origin = explaining(method, model, train, card, segmenter, test.images[indices], dataset)
+    context, targets, origin = explaining(method, model, train, card, segmenter, test.images, dataset, indices)
     made = {"data": card["test"]["sha256"], **origin, "same_class": context.forward.same_class}
     names = [name for name in (method, twin) if name]
     outputs = [(_folder(project, dataset, name), {"method": name, **made}) for name in names]
@@ -44,18 +47,22 @@ def explain_images(
 
 
 def explaining(
-    method: str, model: Any, train: ImageSet, card: dict, segmenter: Segmenter, images: np.ndarray, dataset: str
+    method: str,
+    model: Any,
+    train: ImageSet,
+    card: dict,
+    segmenter: Segmenter,
+    images: np.ndarray,
+    dataset: str,
+    indices: np.ndarray | None = None,
 ) -> tuple[Any, np.ndarray, dict]:
-    """How a method explains, the classes that the network names for these images, and what determines the maps."""
-    import torch
-
-    from iic.classifiers.inference import fingerprint, freeze, predicted_class
+    """How a method explains, the classes that the network names for these images (all, or those at the indices), and
+    what determines the maps."""
+    from iic.classifiers.inference import fingerprint, freeze
     from iic.explainers.context import precision_of
 
     context = context_of(model, train, card, segmenter, precision_of(method, segmenter.params))
-    show = bar(f"{dataset}: classes", "batch")
-    pixels = torch.from_numpy(images).to(context.forward.device)
-    targets = predicted_class(context.plain, pixels, progress=show).cpu().numpy()  # in float32
+    targets = _classes(context, images, np.arange(len(images)) if indices is None else indices, dataset)
     if method.endswith(RANDOM_WEIGHTS):  # the class is still the one that the trained network names
         from iic.evaluation.randomisation import random_weights
 
@@ -66,8 +73,22 @@ def explaining(
         "model": fingerprint(freeze(model)),
         "precision": context.forward.precision,
         "device": context.forward.device,
+        "code": code_hash(EXPLAINING),
     }
     return context, targets, origin
+
+
+def _classes(context: Any, images: np.ndarray, indices: np.ndarray, dataset: str) -> np.ndarray:
+    """The classes that the network names in float32, int64 (n,); images are copied a few at a time."""
+    import torch
+
+    from iic.classifiers.inference import predicted_class
+
+    named = []
+    for at in bar(f"{dataset}: classes", "batch")(range(0, len(indices), AT_ONCE)):
+        pixels = torch.from_numpy(images[indices[at : at + AT_ONCE]]).to(context.forward.device)
+        named.append(predicted_class(context.plain, pixels, batch_size=AT_ONCE).cpu().numpy())
+    return np.concatenate(named)
 
 
 def context_of(model: Any, train: ImageSet, card: dict, segmenter: Segmenter, precision: str) -> Any:
@@ -78,10 +99,17 @@ def context_of(model: Any, train: ImageSet, card: dict, segmenter: Segmenter, pr
 
 
 def sample_of(train: ImageSet) -> Any:
-    """Training images, evenly drawn: uint8 (S, C, H, W)."""
+    """Training images at evenly spaced positions, uint8 (S, C, H, W).
+
+    Their order jumps over the whole set, so that the first ones, however many, lie evenly in it too: image files are
+    often sorted by class, and 8-bit numbers are fitted to the first ones.
+    """
     import torch
 
-    return torch.from_numpy(train.images[np.linspace(0, len(train) - 1, min(SAMPLE, len(train)), dtype=int)])
+    count = min(SAMPLE, len(train))
+    places = np.linspace(0, len(train) - 1, count, dtype=int)
+    order = np.argsort(np.argsort(np.arange(count) * GOLDEN % 1))  # of a row of points, each one's rank
+    return torch.from_numpy(train.images[places[order]])
 
 
 def derive_maps(
@@ -119,6 +147,7 @@ def _cost(maps: Attributions, seconds: float) -> dict:
         "images": len(maps.indices),
         "seconds": seconds,
         "seconds_per_image": seconds / len(maps.indices),
-        **{key: maps.made[key] for key in ("parameters", "model", "data", "precision", "same_class", "device")},
+        **made_like(maps.made),
+        "same_class": maps.made["same_class"],
         **{f"mean_{name}": float(column.mean()) for name, column in maps.extras.items()},
     }

@@ -101,7 +101,7 @@ def find_variance(
     project: Path,
 ) -> dict:
     """One row for each method and source of variance: draws, superpixels, training seed, posterior."""
-    from iic.bayes.sources import repeated_maps
+    from iic.bayes.sources import MASK_NOISE, Explained, repeated_maps, varied_network
     from iic.bayes.variance import variance_table
     from iic.explainers.attributions import select_images
 
@@ -109,18 +109,20 @@ def find_variance(
     seeds = () if is_own(training) else range(training.seed + 1, training.seed + params.repeats)
     again = [training.model_copy(update={"weights": "trained", "seed": seed}) for seed in seeds]
     indices = select_images(test.labels, params.variance_images, segmenter.params.seed)
+    mean, sample = np.array(card["train"]["mean"]), sample_of(train)
     maps = repeated_maps(
-        model,
+        Explained(model, test.images[indices], indices, segmenter, mean, sample),
         [train_model(settings, train, card, dataset)[0].eval() for settings in again],
         posterior,
-        test.images[indices],
-        indices,
-        segmenter,
-        mean=np.array(card["train"]["mean"]),
-        sample=sample_of(train),
         repeats=params.repeats,
         seed=params.seed,
         progress=bar(f"{dataset}: sources of variance", "method"),
     )
-    table = variance_table(maps, seed=evaluation.seed, replicates=evaluation.bootstrap)
+    table = variance_table(
+        maps,
+        seed=evaluation.seed,
+        replicates=evaluation.bootstrap,
+        noise={source: noise for source, noise in MASK_NOISE.items() if source in maps},
+        varied={source: varied_network(source) for source in maps},
+    )
     return {"dataset": dataset, **table}

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from iic.checks import is_own
-from iic.data.images import ImageSet, hold_out
+from iic.data.images import ImageSet
 from iic.explainers.attributions import Attributions, select_images
 from iic.params import BayesianParams, EvaluationParams, TrainingParams
+from iic.pipelines.bayesian.held_out import part_of, parted, plain_part, wanted_part, who_learnt, with_part
+from iic.pipelines.bayesian.rows import POINT, left_out, named, plain_among, settings_of
 from iic.progress import bar
 from iic.shipped import FOLDER, check_shipped, load_shipped
 
 TURNS = (1, 2)  # quarter turns that make digits foreign
-HELD = 500  # images on which thresholds are chosen, if the network's training held none out
 
 
 def train_bayesian(
@@ -34,45 +33,62 @@ def train_bayesian(
 
     if params.weights == "shipped":
         path = (project or Path()) / FOLDER / f"{dataset}_bayesian.pt"
-        check_shipped(path, card["train"]["sha256"])
-        return posteriors.from_state_dict(load_shipped(path))
+        shipped = check_shipped(path, card["train"]["sha256"])
+        posterior = posteriors.from_state_dict(load_shipped(path))
+        # a file of before the record said it may have a card that does
+        return with_part(posterior, posterior.record.held_out or part_of(shipped.get("held_out", {})))
     return _fit([params.posterior], params, training, train, dataset, model)[params.posterior]
 
 
 def train_references(
     params: BayesianParams, training: TrainingParams, train: ImageSet, dataset: str, model: Any = None
 ) -> dict[str, Any]:
-    """Other posteriors of the same network, or of the same last layer, by name."""
-    kinds = [kind for kind in params.references if model is None or kind != "dropout"]  # of hidden units
-    return _fit(kinds, params, training, train, dataset, model)
+    """Other posteriors of the same network, or of the same last layer, by kind; none of them is tempered.
+
+    And a plain network of the same architecture; a last layer has the explained network's beside it.
+    """
+    skipped = left_out(params, last_layer=model is not None)
+    kinds = [kind for kind in params.references if kind not in skipped]
+    epochs = params.reference_epochs or params.epochs
+    params = params.model_copy(update={"temperature": 1.0, "epochs": epochs})
+    found = _fit(kinds, params, training, train, dataset, model)
+    if model is None:
+        found[POINT] = _fit_plain(params, training, train, dataset, found.get("laplace"))
+    return found
+
+
+def _fit_plain(
+    params: BayesianParams, training: TrainingParams, train: ImageSet, dataset: str, laplace: Any = None
+) -> Any:
+    """The most probable weights, which Laplace's approximation begins with, at their temperature."""
+    from iic.bayes import point
+
+    (rest, held), part = parted(train, training), wanted_part(train, training)
+    if laplace is not None:
+        plain = point.Point(laplace.loc, 1.0, laplace.pixel_mean, laplace.curve, laplace.record)
+    else:
+        show = bar(f"{dataset}: plain network", "step")
+        settings = settings_of(params, last_layer=False)
+        plain = point.fit(rest.images, rest.labels, settings, seed=params.seed, progress=show)
+    return with_part(plain.calibrated(held.images, held.labels), part)
 
 
 def _fit(
     kinds: list[str], params: BayesianParams, training: TrainingParams, train: ImageSet, dataset: str, model: Any
 ) -> dict[str, Any]:
     from iic.bayes import posteriors
-    from iic.bayes.settings import Settings
 
-    rest, _ = _parted(train, training)
-    chosen = {field.name for field in fields(Settings)} & set(BayesianParams.model_fields)
-    settings = Settings(**params.model_dump(include=chosen))
-    seen = rest.images
-    if model is not None:
-        seen, settings = _features(model, dataset)(rest.images), replace(settings, hidden=())
-    return {
-        kind: posteriors.fit(
-            kind, seen, rest.labels, settings, seed=params.seed, progress=bar(f"{dataset}: posterior, {kind}", "step")
-        )
-        for kind in kinds
-    }
-
-
-def _parted(train: ImageSet, training: TrainingParams) -> tuple[ImageSet, ImageSet]:
-    """What posteriors learn from, and the images on which thresholds are chosen: those that the network left out.
-
-    A network that left none out has learnt from these, and is too sure of them: the report says so.
-    """
-    return hold_out(train, training.n_validation or min(HELD, len(train) // 5), training.seed)
+    if not kinds:
+        return {}
+    (rest, _), part = parted(train, training), wanted_part(train, training)
+    seen = rest.images if model is None else _features(model, dataset)(rest.images)
+    settings = settings_of(params, last_layer=model is not None)
+    found = {}
+    for kind in kinds:
+        show = bar(f"{dataset}: posterior, {kind}", "step")
+        posterior = posteriors.fit(kind, seen, rest.labels, settings, seed=params.seed, progress=show)
+        found[kind] = with_part(posterior, part)
+    return found
 
 
 def _features(model: Any, dataset: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -95,31 +111,39 @@ def measure_uncertainty(
     train: ImageSet,
     test: ImageSet,
     dataset: str,
+    project: Path | None = None,
 ) -> dict:
-    """Scores, calibration, selection and foreign images for every posterior, beside the plain network."""
-    from iic.bayes.asked import Labelled, uncertainty_report
-    from iic.bayes.shifts import outside_images
+    """Scores, calibration, selection and foreign images for every posterior, beside the plain network.
 
-    _, validation = _parted(train, training)
-    grey = test.images.shape[1] == 1
-    foreign, turns = _foreign(params.noise_images, params.seed, grey), TURNS if grey else ()
-    outside = outside_images(_some(test, params.noise_images, params.seed), foreign, seed=params.seed, turns=turns)
-    networks, see = _networks(params, model, {params.posterior: posterior, **references}, dataset)
+    Thresholds are chosen for all networks; `learnt_from_validation` says which had better not be believed.
+    """
+    from iic.bayes.asked import Labelled, uncertainty_report
+
+    _, validation = parted(train, training)
+    posteriors, last_layer = named(posterior, references), _is_last_layer(posterior)
+    networks, see = _networks(params, model, posteriors, dataset, last_layer)
     report = uncertainty_report(
         networks,
         Labelled(see(test.images), test.labels),
         Labelled(see(validation.images), validation.labels),
-        {name: see(images) for name, images in outside.items()},
+        {name: see(images) for name, images in _outside(params, test).items()},
         seed=evaluation.seed,
         replicates=evaluation.bootstrap,
     )
-    knows = is_own(training) or not training.n_validation
-    return {
-        "dataset": dataset,
-        "plain_learnt_from_validation": knows,
-        **report,
-        "parameters": params.model_dump(mode="json"),
-    }
+    plain, wanted = plain_part(training, dataset, project or Path()), wanted_part(train, training)
+    for name, learnt in who_learnt(plain, posteriors, wanted, last_layer).items():
+        report["networks"][name]["learnt_from_validation"] = learnt
+    skipped = left_out(params, last_layer)
+    return {"dataset": dataset, **report, "left_out": skipped, "parameters": params.model_dump(mode="json")}
+
+
+def _outside(params: BayesianParams, test: ImageSet) -> dict[str, np.ndarray]:
+    """Images that no network should be sure of."""
+    from iic.bayes.shifts import outside_images
+
+    grey = test.images.shape[1] == 1
+    foreign, turns = _foreign(params.noise_images, params.seed, grey), TURNS if grey else ()
+    return outside_images(_some(test, params.noise_images, params.seed), foreign, seed=params.seed, turns=turns)
 
 
 def _foreign(count: int, seed: int, grey: bool) -> dict[str, np.ndarray]:
@@ -137,22 +161,29 @@ def _some(data: ImageSet, count: int, seed: int) -> np.ndarray:
     return data.images[select_images(data.labels, min(count, len(data)), seed)]
 
 
-def _networks(
-    params: BayesianParams, model: Any, posteriors: dict[str, Any], dataset: str
-) -> tuple[dict[str, Any], Callable[[np.ndarray], np.ndarray]]:
-    """How each network is asked, and what makes their inputs of images."""
-    from iic.bayes.asked import PLAIN, ask_plain, ask_posterior
+def _is_last_layer(posterior: Any) -> bool:
+    """Whether it is of features of a network, not of pixels."""
     from iic.bayes.network import PIXEL_UNIT
 
+    return posterior.record.unit != PIXEL_UNIT
+
+
+def _networks(
+    params: BayesianParams, model: Any, posteriors: dict[str, Any], dataset: str, last_layer: bool
+) -> tuple[dict[str, Any], Callable[[np.ndarray], np.ndarray]]:
+    """How each network is asked, and what makes their inputs of images."""
+    from iic.bayes.asked import PLAIN, ask_plain, ask_point, ask_posterior
+
     asked = {
-        name: ask_posterior(
+        name: ask_point(posterior)
+        if posterior.kind == POINT
+        else ask_posterior(
             posterior, params.samples, seed=params.seed, progress=bar(f"{dataset}: {name}, samples", "sample")
         )
         for name, posterior in posteriors.items()
     }
-    of_features = posteriors[params.posterior].record.unit != PIXEL_UNIT
-    see = _features(model, dataset) if of_features else lambda images: images
-    return {PLAIN: ask_plain(model, of_features=of_features), **asked}, see
+    see = _features(model, dataset) if last_layer else lambda images: images
+    return {PLAIN: ask_plain(model, of_features=last_layer), **asked}, see
 
 
 def measure_doubt(
@@ -160,6 +191,7 @@ def measure_doubt(
     evaluation: EvaluationParams,
     model: Any,
     posterior: Any,
+    references: dict[str, Any],
     uncertainty: dict,
     train: ImageSet,
     test: ImageSet,
@@ -167,19 +199,22 @@ def measure_doubt(
     dataset: str,
     **maps: Attributions,
 ) -> dict:
-    """Accuracy, refusal and doubt on what each method keeps, or leaves, of an image."""
-    from iic.bayes.asked import doubt_report
+    """Accuracy, refusal and doubt on what each method keeps, or leaves, of an image: plain networks, the posterior."""
+    from iic.bayes.doubt import doubt_report
     from iic.evaluation.fills import Fills
     from iic.evaluation.outcomes import HEADLINE_FILLS
 
-    networks, see = _networks(params, model, {params.posterior: posterior}, dataset)
+    posteriors = named(posterior, plain_among(references))
+    networks, see = _networks(params, model, posteriors, dataset, _is_last_layer(posterior))
     report = doubt_report(
         networks,
         {name: uncertainty["networks"][name]["thresholds"] for name in networks},
         maps,
         test,
         Fills(np.array(card["train"]["mean"]), train.images),
-        share=evaluation.keep,
+        shares=params.doubt_shares,
+        shown=evaluation.keep,
+        images=params.doubt_images,
         fill_names=HEADLINE_FILLS,
         noise_seed=evaluation.noise_seeds[0],
         seed=evaluation.seed,

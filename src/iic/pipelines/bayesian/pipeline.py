@@ -23,11 +23,18 @@ def create_pipeline(
         colour: datasets whose convolutional network gets a Bayesian last layer.
     """
     whole = [
-        (*_learnt(d, project), *_measured(d, methods), *_reported(d, methods), *_explained(d, project), *_pictures(d))
+        (
+            *_learnt(d, project),
+            *_measured(d, methods, project),
+            *_reported(d, methods),
+            *_explained(d, project),
+            *_pictures(d),
+        )
         for d in datasets
     ]
     last = [
-        (*_learnt(d, project, model=f"{d}.model"), *_measured(d, methods), *_pictures_of_measures(d)) for d in colour
+        (*_learnt(d, project, model=f"{d}.model"), *_measured(d, methods, project), *_pictures_of_measures(d))
+        for d in colour
     ]
     return Pipeline([node for nodes_of in (*whole, *last) for node in nodes_of])
 
@@ -55,7 +62,7 @@ def _learnt(d: str, project: Path, **model: str) -> list[Node]:
     ]
 
 
-def _measured(d: str, methods: tuple[str, ...]) -> list[Node]:
+def _measured(d: str, methods: tuple[str, ...], project: Path) -> list[Node]:
     test, card, train = {"test": f"{d}.test"}, {"card": f"{d}.data_card"}, {"train": f"{d}.train"}
     maps = {m: f"{d}.{m}.attributions" for m in methods}
     networks = {"model": f"{d}.model", "posterior": f"{d}.posterior"}
@@ -66,12 +73,14 @@ def _measured(d: str, methods: tuple[str, ...]) -> list[Node]:
             {**_params(d, "training", "evaluation"), **networks, **references, **train, **test},
             f"{d}.uncertainty",
             d,
+            project=project,
         ),
         _node(
             nodes.measure_doubt,
             {
                 **_params(d, "evaluation"),
                 **networks,
+                **references,
                 "uncertainty": f"{d}.uncertainty",
                 **train,
                 **test,

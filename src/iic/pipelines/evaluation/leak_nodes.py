@@ -1,71 +1,125 @@
-"""Nodes for what a mask's shape gives away, and for the planted shortcut."""
+"""Nodes for what a mask's shape gives away of the class."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from iic.checks import is_own
-from iic.data.images import SIDES, ImageSet
+from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.explainers.attributions import Attributions, select_images
-from iic.explainers.names import EXPLAINERS, source_of
+from iic.explainers.names import LOGIT, source_of
 from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
-from iic.pipelines.attribution.nodes import context_of, explaining, own_labels
-from iic.pipelines.training.nodes import train_model
+from iic.pipelines.attribution.nodes import explaining, own_labels
 from iic.progress import bar, counter
 
-COMPARED = ("random", "centre")  # controls that stand beside the explainers: one knows nothing, one looks elsewhere
+
+def explained_together(methods: Sequence[str]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """The methods in groups whose maps come from the same forwards.
+
+    Returns:
+        the methods that ask the network, one or one and its twin on logits -> those of `methods` that are these, or
+        derived from them.
+    """
+    sources = dict.fromkeys(source_of(method) or method for method in methods)
+    twins = {source: source + LOGIT for source in sources if source + LOGIT in sources}
+    groups = [(s, twins[s]) if s in twins else (s,) for s in sources if s not in twins.values()]
+    return {group: tuple(m for m in methods if (source_of(m) or m) in group) for group in groups}
 
 
-def leak_method(
+def leak_methods(
     params: EvaluationParams,
     attribution: AttributionParams,
     training: TrainingParams,
-    maps: Attributions,
     model: Any,
     train: ImageSet,
     test: ImageSet,
     card: dict,
+    *,
     dataset: str,
-    method: str,
+    methods: tuple[str, ...],
     project: Path,
-) -> dict:
-    """What the method's masks give away of the explained class, read by a network trained on masks of training images.
+    **maps: Attributions,
+) -> tuple[dict, ...]:
+    """What the masks of one group's methods give away of the explained class; the group explains an image once.
 
-    `n` is the number of these; 0, with a `reason`, where the method cannot explain training images as it does test
-    images.
+    A network that is trained on a method's masks of training images reads those of the test images. `n` is the number
+    of training images; 0, with a `reason`, where it is not measured. `maps` are those of the test images.
     """
-    from iic.evaluation.leaks import Behind, lacks_superpixels, mask_leakage, training_maps
+    from iic.evaluation.leaks import why_not_measured
 
-    labels = own_labels(attribution, test, project)
-    if lacks_superpixels(method, attribution, labels):
-        return {"method": method, "n": 0, "reason": "attribution.segments holds superpixels of the test images only"}
+    segmenter = Segmenter(attribution, own_labels(attribution, test, project))
+    silent = why_not_measured(methods, attribution, segmenter.labels)
+    found = {method: {"method": method, "n": 0, "reason": reason} for method, reason in silent.items()}
+    measured = {method: maps[method] for method in methods if method not in silent}
+    if measured:
+        (sources,) = explained_together(tuple(measured))
+        names = dict.fromkeys((*sources, *measured))
+        folders = {name: project / "data" / "07_attributions" / dataset / name / "training" for name in names}
+        ours = _training_maps(params, segmenter, model, train, test, card, measured, sources, folders, dataset)
+        for method, theirs in measured.items():
+            found[method] = _read_masks(params, training, ours[method], theirs, card, f"{dataset}: {method}, leakage")
+        for folder in folders.values():  # not sooner: what is interrupted is taken up
+            shutil.rmtree(folder)
+    return tuple(found[method] for method in methods)
+
+
+def _training_maps(
+    params: EvaluationParams,
+    segmenter: Segmenter,
+    model: Any,
+    train: ImageSet,
+    test: ImageSet,
+    card: dict,
+    measured: dict[str, Attributions],
+    sources: tuple[str, ...],
+    folders: dict[str, Path],
+    dataset: str,
+) -> dict[str, Attributions]:
+    """Maps of training images by the `measured` methods, whose maps of test images have to be made alike."""
+    from iic.evaluation.leaks import Behind, training_maps
+
     chosen = select_images(train.labels, min(params.leakage_images, len(train)), params.seed)
-    segmenter = Segmenter(attribution, labels)
-    context, targets, origin = explaining(method, model, train, card, segmenter, train.images[chosen], dataset)
-    _check_made_alike(maps, origin, dataset, method)
+    context, targets, origin = explaining(sources[0], model, train, card, segmenter, train.images[chosen], dataset)
+    for method, maps in measured.items():
+        _check_made_alike(maps, origin, dataset, method)
     made = {"images": "training", "data": card["train"]["sha256"], **origin}
-    folder = project / "data" / "07_attributions" / dataset / method / "training"
-    passes = 1 if source_of(method) is None else 2
-    with counter(f"{dataset}: {method}, training images", "image", passes * len(chosen)) as tick:
-        behind = Behind(train.images, len(test))
-        ours = training_maps(method, context, behind, len(test) + chosen, targets, folder, made=made, tick=tick)
+    behind, indices = Behind(train.images, len(test)), len(test) + chosen
+    total = (1 + len(folders) - len(sources)) * len(chosen)
+    with counter(f"{dataset}: {' and '.join(sources)}, training images", "image", total) as tick:
+        return training_maps(tuple(measured), sources, context, behind, indices, targets, folders, made=made, tick=tick)
+
+
+def _read_masks(
+    params: EvaluationParams,
+    training: TrainingParams,
+    ours: Attributions,
+    theirs: Attributions,
+    card: dict,
+    name: str,
+) -> dict:
+    """The entry of a method: what its masks of training images teach of those of test images."""
+    from iic.evaluation.leaks import mask_leakage
+
     found = mask_leakage(
         ours,
-        maps,
+        theirs,
         share=params.keep,
         classes=len(card["train"]["images_per_class"]),
         seed=params.seed,
         flip=training.flip,
-        progress=bar(f"{dataset}: {method}, leakage", "step"),
+        progress=bar(name, "step"),
     )
-    shutil.rmtree(folder)
-    return {"method": method, "n": len(chosen), **found, "kept_share": params.keep, "made": ours.made}
+    return {
+        "method": ours.made["method"],
+        "n": len(ours.indices),
+        **found,
+        "kept_share": params.keep,
+        "made": ours.made,
+    }
 
 
 def _check_made_alike(maps: Attributions, origin: dict, dataset: str, method: str) -> None:
@@ -77,137 +131,8 @@ def _check_made_alike(maps: Attributions, origin: dict, dataset: str, method: st
         )
 
 
-def plant_shortcut(
-    params: EvaluationParams, training: TrainingParams, train: ImageSet, test: ImageSet, card: dict, dataset: str
-) -> tuple[Any, dict]:
-    """A network that was trained with a watermark on the images of one class, and whether it goes by it."""
-    from torch import nn
-
-    from iic.classifiers.inference import fingerprint, freeze
-    from iic.evaluation.scores import correct, proportion
-    from iic.evaluation.shortcut import plant, shortcut_taken
-
-    reason = _why_no_network(training, train)
-    if reason is not None:
-        return nn.Identity(), {"dataset": dataset, "reason": reason}
-    planted = plant(train, test, params.shortcut_class, share=params.shortcut_share, seed=params.seed)
-    epochs = min(training.epochs, params.shortcut_epochs)
-    # Small windows would cut the watermark off.
-    recipe = training.model_copy(update={"weights": "trained", "epochs": epochs, "crop_epochs": 0})
-    network, _ = train_model(recipe, planted.train, card, f"{dataset}, with a shortcut")
-    frozen = freeze(network)
-    show = bar(f"{dataset}: shortcut", "batch")
-    return network, {
-        "dataset": dataset,
-        "reason": None,
-        "marked_class": params.shortcut_class,
-        "class_name": list(card["train"]["images_per_class"])[params.shortcut_class],
-        "share": params.shortcut_share,
-        "seed": params.seed,
-        "epochs": epochs,
-        "test": proportion(correct(frozen, test.images, test.labels, show)),
-        **shortcut_taken(frozen, planted, show),
-        "model": fingerprint(frozen),
-    }
-
-
-def _why_no_network(training: TrainingParams, train: ImageSet) -> str | None:
-    """Why no network with a shortcut can be trained by the project's recipe; None if it can."""
-    if is_own(training):
-        return "the explained network is the user's own, and how it was trained is not known here"
-    if not all(side in SIDES for side in train.images.shape[2:]):
-        return "the project's recipe is for images of 25 to 48 pixels a side"
-    return None
-
-
-def find_shortcut(
-    params: EvaluationParams,
-    attribution: AttributionParams,
-    network: Any,
-    planted: dict,
-    test: ImageSet,
-    train: ImageSet,
-    card: dict,
-    dataset: str,
-    methods: tuple[str, ...],
-    project: Path,
-) -> dict:
-    """Whether each explainer points at the watermark, in test images that the watermark alone made the marked class.
-
-    Where nothing can be said, `reason` says why, `methods` is empty and `example` null.
-    """
-    from iic.classifiers.inference import fingerprint, freeze
-    from iic.evaluation.planted import turned_images, why_silent
-    from iic.evaluation.shortcut import plant
-    from iic.explainers.context import precision_of
-
-    if planted["reason"] is not None:
-        return {**planted, "n_images": 0, "methods": {}, "example": None}
-    frozen = freeze(network)
-    if fingerprint(frozen) != planted["model"]:
-        raise UserError(
-            f"The planted shortcut of {dataset} was measured on another network: "
-            "run `kedro run --pipelines evaluation` again, without --only-missing-outputs."
-        )
-    data = plant(train, test, planted["marked_class"], share=planted["share"], seed=planted["seed"])
-    turned = turned_images(frozen, data, bar(f"{dataset}: shortcut", "batch"))
-    result = {
-        **{key: planted[key] for key in ("dataset", "marked_class", "class_name", "taken", "model")},
-        "turned": len(turned),
-        "reason": why_silent(planted, len(turned), planted["class_name"]),
-        "parameters": attribution.determining(),
-    }
-    if result["reason"] is not None:
-        return {**result, "n_images": 0, "methods": {}, "example": None}
-    order = select_images(test.labels[turned], min(params.shortcut_images, len(turned)), params.seed)
-    indices = turned[order]
-    segmenter = Segmenter(attribution, own_labels(attribution, test, project))
-    wanted = (*(m for m in methods if m in EXPLAINERS), *COMPARED)
-    precisions = {m: precision_of(m, attribution) for m in wanted}
-    contexts = {p: context_of(network, train, card, segmenter, p) for p in set(precisions.values())}
-    explained = {m: _explain(m, contexts[precisions[m]], data, indices, f"{dataset}: shortcut, {m}") for m in wanted}
-    return {**result, **_judged(params, explained, data, indices, card)}
-
-
-def _explain(method: str, context: Any, data: Any, indices: np.ndarray, name: str) -> np.ndarray:
-    """Maps of marked images for the marked class: float32 (N, H, W)."""
-    from iic.explainers.work import Shard, explain_shard
-
-    shard = Shard(0, data.marked.images[indices], indices, np.full(len(indices), data.marked_class))
-    with counter(name, "image", len(indices)) as tick:
-        return explain_shard(method, context, shard, tick)[0].values
-
-
-def _judged(
-    params: EvaluationParams, explained: dict[str, np.ndarray], data: Any, indices: np.ndarray, card: dict
-) -> dict:
-    """The numbers of each method, and the first image with its maps."""
-    from iic.evaluation.planted import packed, summarise
-
-    first = indices[0]
-    draws = {"replicates": params.bootstrap, "seed": params.seed}
-    return {
-        "n_images": len(indices),
-        "methods": {m: summarise(maps, data.patch[indices], indices, **draws) for m, maps in explained.items()},
-        "example": {
-            "index": int(first),
-            "class_name": list(card["test"]["images_per_class"])[data.clean.labels[first]],
-            "image": packed(data.marked.images[first]),
-            "patch": packed(data.patch[first]),
-            "maps": {m: packed(maps[0]) for m, maps in explained.items()},
-        },
-    }
-
-
 def draw_leakage(dataset: str, **leaks: dict) -> Any:
     """What each method's masks give away."""
     from iic.report.leakage import leakage_bars
 
     return leakage_bars(dataset, leaks)
-
-
-def draw_shortcut(found: dict) -> Any:
-    """Whether each method points at the watermark."""
-    from iic.report.planted import shortcut_figure
-
-    return shortcut_figure(found)

@@ -11,6 +11,7 @@ from iic.data.images import ImageSet
 from iic.explainers.attributions import Attributions
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
 from iic.progress import bar
+from iic.provenance import JUDGING, code_hash, made_like
 
 
 def train_judges(
@@ -46,7 +47,7 @@ def judge_method(
     method: str,
 ) -> tuple[Any, Any]:
     """What both judges say of the method's maps: the headline on all explained images, the matrix on some of them."""
-    from iic.classifiers.inference import fingerprint, freeze
+    from iic.classifiers.inference import fingerprint, freeze, state_fingerprint
     from iic.evaluation.degradation import tied_share
     from iic.evaluation.outcomes import headline_cells, judge_draws, matrix_cells
     from iic.evaluation.panel import ready_judges
@@ -59,6 +60,9 @@ def judge_method(
         "parameters": params.model_dump(mode="json"),
         "model": fingerprint(freeze(model)),
         "data": card["test"]["sha256"],
+        "maps": made_like(maps.made),
+        "judges": {fill: state_fingerprint(state) for fill, state in judges.items()},
+        "code": code_hash(JUDGING),
         "precision": precisions,
         "tied_share": tied_share(np.asarray(maps.values)),
     }
@@ -115,11 +119,11 @@ def write_verdict(report: dict) -> str:
     return verdict(report)
 
 
-def tabulate(report: dict) -> pd.DataFrame:
-    """Every cell of the report, a row each."""
-    from iic.evaluation.tables import cell_table
+def tabulate(report: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The report as tables: every cell, every lead over the best control, every claim; a row each."""
+    from iic.evaluation.tables import cell_table, claim_table, lead_table
 
-    return cell_table(report)
+    return cell_table(report), lead_table(report), claim_table(report)
 
 
 def draw_curves(report: dict) -> Any:

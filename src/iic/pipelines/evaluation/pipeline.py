@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kedro.pipeline import Node, Pipeline
 
-from iic.pipelines.evaluation import leak_nodes, nodes, property_nodes
+from iic.pipelines.evaluation import leak_nodes, nodes, property_nodes, shortcut_nodes
 from iic.pipelines.wiring import with_names
 
 
@@ -15,7 +15,11 @@ def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...], project
     """Per dataset the second judges, what both judges say of each method, what else is known of it, and the reports."""
     return Pipeline(
         [node for d in datasets for m in methods for node in _of_method(d, m, project)]
-        + [node for d in datasets for node in (_judges(d), *_shortcut(d, methods, project))]
+        + [
+            node
+            for d in datasets
+            for node in (_judges(d), *_leakage(d, methods, project), *_shortcut(d, methods, project))
+        ]
         + [node for d in datasets for node in (*_reports(d, methods), *_pictures(d, methods))]
     )
 
@@ -49,14 +53,21 @@ def _of_method(d: str, m: str, project: Path) -> list[Node]:
     return [
         _node(nodes.judge_method, {**_params(d), **maps, **judges}, judged, space, **names),
         _node(property_nodes.describe_method, explained, f"{space}.properties", space, project=project, **names),
-        _node(
-            leak_nodes.leak_method,
-            {**explained, **_params(d, "training")},
-            f"{space}.leakage",
-            space,
-            project=project,
-            **names,
-        ),
+    ]
+
+
+def _leakage(d: str, methods: tuple[str, ...], project: Path) -> list[Node]:
+    """A node for all methods that share the maps of one source, in a namespace of its own: it needs maps of several."""
+    inputs = {**_params(d, "attribution", "training"), "model": f"{d}.model", **_images(d)}
+    return [
+        Node(
+            func=with_names(leak_nodes.leak_methods, dataset=d, methods=group, project=project),
+            inputs={**inputs, **_each(d, group, "attributions")},
+            outputs=list(_each(d, group, "leakage").values()),
+            name=f"leak_{sources[0]}",
+            namespace=f"{d}.leakage",
+        )
+        for sources, group in leak_nodes.explained_together(methods).items()
     ]
 
 
@@ -78,9 +89,9 @@ def _shortcut(d: str, methods: tuple[str, ...], project: Path) -> list[Node]:
     explained = {**_params(d, "attribution"), **_images(d), **planted}
     names = {"dataset": d, "methods": methods, "project": project}
     return [
-        _node(leak_nodes.plant_shortcut, trained, list(planted.values()), space, dataset=d),
-        _node(leak_nodes.find_shortcut, explained, f"{d}.shortcut", space, **names),
-        _node(leak_nodes.draw_shortcut, f"{d}.shortcut", f"{d}.shortcut_plot", space),
+        _node(shortcut_nodes.plant_shortcut, trained, list(planted.values()), space, dataset=d),
+        _node(shortcut_nodes.find_shortcut, explained, f"{d}.shortcut", space, **names),
+        _node(shortcut_nodes.draw_shortcut, f"{d}.shortcut", f"{d}.shortcut_plot", space),
     ]
 
 
@@ -102,7 +113,7 @@ def _reports(d: str, methods: tuple[str, ...]) -> list[Node]:
     return [
         _node(nodes.report_accuracy, inputs, report, space, dataset=d),
         _node(nodes.write_verdict, report, f"{d}.verdict", space),
-        _node(nodes.tabulate, report, f"{d}.accuracy_table", space),
+        _node(nodes.tabulate, report, [f"{d}.{what}_table" for what in ("accuracy", "lead", "claim")], space),
         _node(property_nodes.compare_maps, agreement, f"{d}.agreement", space),
     ]
 

@@ -47,26 +47,30 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
     from iic.classifiers.checkpoint import Checkpoint
     from iic.classifiers.inference import predict_logits
     from iic.classifiers.networks import build_network
+    from iic.classifiers.precision import choose_device
     from iic.classifiers.recipe import Recipe
     from iic.classifiers.training import choose_dtype
     from iic.classifiers.training import train as fit
 
+    device = choose_device(params.device)
     check_sides(train.images.shape[1:], f"A training image of '{dataset}'")
     torch.manual_seed(params.seed)
     classes = len(card["train"]["images_per_class"])
     model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, classes, params.depth)
     recipe = Recipe(**params.model_dump(include={field.name for field in fields(Recipe)}))
     rest, held = hold_out(train, params.n_validation, params.seed)
-    dtype = choose_dtype(params.dtype, model, rest, recipe)
+    dtype = choose_dtype(params.dtype, model, rest, recipe, device)
     checkpoint = None
     if project is not None:
-        made_from = {"params": params.model_dump(), "data": card["train"]["sha256"], "dtype": str(dtype)}
+        about = params.model_dump(exclude={"device"})  # a training goes on wherever there is room for it
+        made_from = {"params": about, "data": card["train"]["sha256"], "dtype": str(dtype)}
         checkpoint = Checkpoint(checkpoint_path(project, dataset), made_from)
     start = time.perf_counter()
     show = bar(f"{dataset}: training", "step")
-    epochs = fit(model, rest, recipe, seed=params.seed, dtype=dtype, checkpoint=checkpoint, progress=show)
+    where = {"device": device, "dtype": dtype}
+    epochs = fit(model, rest, recipe, seed=params.seed, **where, checkpoint=checkpoint, progress=show)
     seconds = time.perf_counter() - start + (0.0 if checkpoint is None else checkpoint.earlier_seconds)
-    curve = {"seconds": seconds, "dtype": str(dtype).removeprefix("torch."), "epochs": epochs}
+    curve = {"seconds": seconds, "dtype": str(dtype).removeprefix("torch."), "device": device, "epochs": epochs}
     if len(held):
         model.temperature.fill_(
             fit_temperature(predict_logits(model, torch.from_numpy(held.images)), torch.from_numpy(held.labels))

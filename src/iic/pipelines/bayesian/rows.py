@@ -1,0 +1,61 @@
+"""Which posteriors stand in the tables, by which names, and why others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from iic.params import BayesianParams
+
+POINT = "point"  # kind of the plain network of the posteriors' architecture
+
+
+def settings_of(params: BayesianParams, last_layer: bool) -> Any:
+    """Size, prior and training of the posteriors of a whole network, or of a last layer."""
+    from iic.bayes.settings import Settings
+
+    chosen = {field.name for field in fields(Settings)} & set(BayesianParams.model_fields)
+    return Settings(**params.model_dump(include=chosen) | ({"hidden": ()} if last_layer else {}))
+
+
+def left_out(params: BayesianParams, last_layer: bool) -> dict[str, str]:
+    """The references that are asked for and not learnt, each with the reason in one sentence."""
+    from iic.bayes.posteriors import no_reference
+
+    settings, found = settings_of(params, last_layer), {}
+    for kind in params.references:
+        reason = no_reference(kind, settings)
+        if params.weights == "trained" and kind == params.posterior and params.temperature == 1:
+            reason = "It is the explained posterior."
+        if reason is not None:
+            found[kind] = reason
+    return found
+
+
+def row_name(posterior: Any) -> str:
+    """What a posterior is, not what was asked for: a shipped one may be of another kind than the parameters say."""
+    from iic.bayes.asked import PLAIN_SAME
+
+    if posterior.kind == POINT:
+        return PLAIN_SAME
+    return f"{posterior.kind}_tempered" if posterior.record.tempered else posterior.kind
+
+
+def named(posterior: Any, references: Mapping[str, Any]) -> dict[str, Any]:
+    """All networks but the convolutional one, by the names of their rows.
+
+    The plain one among the references comes first, the explained posterior next; a reference of its kind gets a name
+    apart.
+    """
+    rows = {row_name(one): one for one in (*plain_among(references).values(), posterior)}
+    for kind, reference in references.items():
+        if kind != POINT:
+            name = row_name(reference)
+            rows[f"{name}_reference" if name in rows else name] = reference
+    return rows
+
+
+def plain_among(references: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain network of the posteriors' architecture, by its kind; a last layer has none but the explained one."""
+    return {kind: one for kind, one in references.items() if kind == POINT}

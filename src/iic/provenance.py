@@ -1,0 +1,36 @@
+"""What made a result, so that old and new numbers never mix: a hash of the code that determines it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+
+# Parts of this package that decide what a map, or a judgement of maps, is. Networks have a fingerprint of their own.
+EXPLAINING = ("data", "classifiers", "explainers", "draws.py", "cluster.py", "pipelines/attribution")
+JUDGING = (*EXPLAINING, "evaluation", "pipelines/evaluation")
+
+
+@functools.cache
+def code_hash(parts: tuple[str, ...]) -> str:
+    """Hash of the source files of some parts of this package: 16 hex digits.
+
+    Args:
+        parts: folders and files below the package, such as `EXPLAINING`.
+
+    Raises:
+        FileNotFoundError: a part that does not exist.
+    """
+    package = Path(__file__).parent
+    digest = hashlib.sha256()
+    for part in sorted(parts):
+        path = package / part
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            digest.update(file.relative_to(package).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def made_like(made: dict) -> dict:
+    """What has to be the same in two records of one method's maps: all that determines them; null where a record of an
+    older version lacks it."""
+    return {key: made.get(key) for key in ("parameters", "model", "data", "precision", "device", "code")}

@@ -1,0 +1,256 @@
+"""What the nodes of the Bayesian pipeline say of their networks: who has learnt from what, and which rows there are."""
+
+import json
+import shutil
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from small_posteriors import small_fit, small_images
+
+from iic.bayes import network
+from iic.bayes.asked import ask_point
+from iic.bayes.point import Point
+from iic.bayes.posteriors import no_reference
+from iic.bayes.settings import Settings
+from iic.bayes.sources import SAMPLED
+from iic.classifiers.inference import best_dtype
+from iic.classifiers.networks import build_network
+from iic.data.images import ImageSet, hold_out
+from iic.data.sources import load_digits
+from iic.errors import UserError
+from iic.explainers.attributions import Attributions
+from iic.params import AttributionParams, BayesianParams, EvaluationParams, TrainingParams
+from iic.pipelines.bayesian.explanation_nodes import find_variance
+from iic.pipelines.bayesian.held_out import has_learnt, plain_part, wanted_part, who_learnt, with_part
+from iic.pipelines.bayesian.nodes import measure_doubt, measure_uncertainty, train_bayesian, train_references
+from iic.pipelines.bayesian.rows import left_out, named
+from iic.shipped import FOLDER, card_path
+
+SMALL = {"hidden": (6,), "epochs": 1, "batch_size": 50, "members": 2, "rank": 1, "samples": 3, "noise_images": 20}
+
+
+def card_of(name):
+    return json.loads(card_path(ROOT / FOLDER / name).read_text())
+
+
+def data_card(name):
+    return {"train": {"sha256": card_of(name)["train_sha256"]}}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    train, test = load_digits()
+    return train[np.arange(0, len(train), 20)], test[np.arange(0, len(test), 20)]  # 200 and 50, of all classes
+
+
+# Who has learnt from the images on which thresholds are chosen
+
+
+def test_a_network_has_not_learnt_exactly_where_it_held_out_all_of_them():
+    images, labels = small_images()
+    numbered = ImageSet(images, np.arange(len(labels)))
+    parts = list(product((0, 3, 7), (0, 1)))
+    seen = {part: set(hold_out(numbered, *part)[0].labels) for part in parts}
+    asked = {part: set(hold_out(numbered, *part)[1].labels) for part in parts if part[0]}
+    expected = {(own, wanted): bool(seen[own] & asked[wanted]) for own in parts for wanted in asked}
+    assert {key: has_learnt(*key) for key in expected} == expected
+    assert {has_learnt((), wanted) for wanted in asked} == {True}  # nothing is known of it
+
+
+def test_the_plain_networks_part_is_its_cards_where_it_is_shipped():
+    card = card_of("digits.pt")["recipe"]
+    other = TrainingParams(weights="shipped", n_validation=card["n_validation"] + 1, seed=card["seed"] + 1)
+    assert plain_part(other, "digits", ROOT) == (card["n_validation"], card["seed"])
+    assert plain_part(TrainingParams(n_validation=7, seed=3), "digits", ROOT) == (7, 3)
+    assert plain_part(TrainingParams(weights="mine.pt2", n_validation=7), "digits", ROOT) == ()
+
+
+def test_a_last_layer_has_learnt_what_the_layers_before_it_have():
+    kept = {
+        "laplace": with_part(small_fit("laplace"), (5, 0)),
+        "mean_field": with_part(small_fit("mean_field"), (5, 1)),
+    }
+    whole = {"plain": True, "laplace": False, "mean_field": True}
+    assert who_learnt((4, 0), kept, (5, 0), last_layer=False) == whole
+    assert who_learnt((4, 0), kept, (5, 0), last_layer=True) == {**whole, "laplace": True}
+    assert who_learnt((5, 0), kept, (5, 0), last_layer=True) == {**whole, "plain": False}
+
+
+def test_a_posterior_says_what_was_held_out_from_it_wherever_it_comes_from(digits, tmp_path):
+    train, _ = digits
+    training = TrainingParams(n_validation=30, seed=2)
+    found = train_bayesian(BayesianParams(**SMALL), training, train, {}, "digits")
+    assert found.record.held_out == wanted_part(train, training) == (30, 2)
+    assert type(found).from_state_dict(found.state_dict()).record == found.record
+    references = train_references(BayesianParams(**SMALL, references=("laplace",)), TrainingParams(), train, "digits")
+    part = wanted_part(train, TrainingParams())
+    assert references["laplace"].record.held_out == references["point"].record.held_out == part == (40, 0)
+
+    shipped = BayesianParams(weights="shipped")
+    name = "mnist_bayesian.pt"  # of before it was recorded
+    old = train_bayesian(shipped, training, train, data_card(name), "mnist", ROOT)
+    if "held_out" not in card_of(name):
+        assert has_learnt(old.record.held_out, (30, 2))
+    (tmp_path / FOLDER).mkdir()
+    copy = Path(shutil.copy(ROOT / FOLDER / name, tmp_path / FOLDER))
+    told = {**card_of(name), "held_out": {"n_validation": 40, "seed": 2}}
+    card_path(copy).write_text(json.dumps(told))
+    known = train_bayesian(shipped, training, train, data_card(name), "mnist", tmp_path)
+    assert known.record.held_out == (40, 2) and not has_learnt(known.record.held_out, (30, 2))
+
+
+# Which posteriors there are, and their names
+
+
+def test_references_that_cannot_be_are_left_out_with_a_reason():
+    mixture = BayesianParams(narrow_scale=0.01, references=("mean_field", "laplace", "low_rank", "dropout", "ensemble"))
+    found = left_out(mixture, last_layer=False)
+    assert set(found) == {"mean_field", "laplace", "dropout"} and "explained" in found["mean_field"]
+    assert "mixture of two" in found["laplace"] and "mixture of two" in found["dropout"]
+    assert set(left_out(BayesianParams(), last_layer=False)) == set()
+    assert set(left_out(BayesianParams(), last_layer=True)) == {"dropout", "ensemble"}
+    assert set(left_out(mixture.model_copy(update={"temperature": 0.1}), last_layer=False)) == {"laplace", "dropout"}
+
+
+def test_what_is_called_no_reference_is_what_fits_refuse_or_a_single_maximum():
+    kinds = ("mean_field", "low_rank", "laplace", "dropout", "ensemble")
+    for changes in ({}, {"narrow_scale": 0.01}, {"hidden": ()}):
+        for kind in kinds:
+            try:
+                small_fit(kind, **changes)
+                refused = False
+            except UserError:
+                refused = True
+            reason = no_reference(kind, Settings(**changes))
+            assert (reason is not None) == (refused or (kind == "ensemble" and changes == {"hidden": ()}))
+
+
+def test_members_of_a_single_layers_ensemble_end_together():
+    """Why there is none of a last layer: its loss has one minimum, however far apart the members start."""
+    layer = {"hidden": (), "batch_size": 30, "learning_rate": 0.05, "final_rate": 0.01}
+    start, end = (small_fit("ensemble", epochs=epochs, **layer).members["layer0.weight"] for epochs in (1, 300))
+    assert end.std(0).max() < 0.01 * start.std(0).max() and end.std() > 0.05
+
+
+def test_a_mixture_prior_and_a_temperature_get_through(digits):
+    train, _ = digits
+    params = BayesianParams(**SMALL, narrow_scale=0.01, wide_share=0.25, temperature=0.5, kl_share=0.5, kl_start=0.0)
+    posterior = train_bayesian(params, TrainingParams(), train, {}, "digits")
+    references = train_references(params, TrainingParams(), train, "digits")
+    assert posterior.record.prior == (0.25, 0.5, 0.01) and posterior.record.tempered
+    assert set(references) == {"low_rank", "ensemble", "point"}
+    assert not any(reference.record.tempered for reference in references.values())
+    wider = params.model_copy(update={"init_scale": 0.3, "learning_rate": 1e-9})
+    assert train_bayesian(wider, TrainingParams(), train, {}, "digits").scale["layer0.weight"].mean() > 0.29
+
+
+def test_rows_are_named_by_what_the_posteriors_are_and_none_is_lost():
+    plain, tempered = small_fit("mean_field"), small_fit("mean_field", temperature=0.1)
+    other, laplace = small_fit("mean_field", seed=1), small_fit("laplace")
+    assert named(tempered, {"mean_field": plain}) == {"mean_field_tempered": tempered, "mean_field": plain}
+    found = named(plain, {"laplace": laplace, "mean_field": other})
+    assert list(found.items()) == [("mean_field", plain), ("laplace", laplace), ("mean_field_reference", other)]
+    point = Point(laplace.loc, 2.0, 0.0, laplace.curve)
+    assert list(named(plain, {"laplace": laplace, "point": point})) == ["plain_same_network", "mean_field", "laplace"]
+
+
+def test_the_plain_network_is_the_same_with_laplaces_approximation_or_without(digits):
+    train, test = digits
+    alone, beside = (
+        train_references(BayesianParams(**SMALL, references=kinds), TrainingParams(), train, "digits")["point"]
+        for kinds in ((), ("laplace",))
+    )
+    assert alone.shapes == beside.shapes == network.weight_shapes((784, 6, 10))
+    assert all(torch.equal(value, beside.loc[name]) for name, value in alone.loc.items())
+    assert alone.temperature == beside.temperature != 1
+    logits = network.logits(alone.loc, network.normalise(torch.from_numpy(test.images), alone.pixel_mean))
+    expected = (logits.double() / alone.temperature).softmax(-1)[None]
+    np.testing.assert_allclose(ask_point(alone)(test.images), expected, atol=1e-6)
+
+
+def test_references_may_be_trained_for_another_time(digits):
+    train, _ = digits
+    for given, expected in ((None, 1), (2, 2)):
+        params = BayesianParams(**SMALL, references=("dropout",), reference_epochs=given)
+        found = train_references(params, TrainingParams(), train, "digits")
+        assert [len(one.curve) for one in found.values()] == [expected, expected]
+        assert len(train_bayesian(params, TrainingParams(), train, {}, "digits").curve) == 1
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_network((33.0,), (78.0,), (4, 4, 8)).eval()
+
+
+def test_the_reports_flag_every_network_and_name_a_shipped_one_by_its_kind(digits, model):
+    train, test = digits
+    # asked for as Laplace's, and shipped as a mean-field Normal
+    params = BayesianParams(**SMALL, weights="shipped", posterior="laplace", references=("laplace",))
+    training, evaluation = TrainingParams(n_validation=20, seed=0), EvaluationParams(bootstrap=100)
+    card = data_card("digits_bayesian.pt")
+    posterior = with_part(train_bayesian(params, training, train, card, "digits", ROOT), (10, 0))
+    references = train_references(params, training, train, "digits")
+    report = measure_uncertainty(
+        params, training, evaluation, model, posterior, references, train, test, "digits", ROOT
+    )
+    flags = {name: table["learnt_from_validation"] for name, table in report["networks"].items()}
+    assert flags == {"plain": False, "plain_same_network": False, "mean_field": True, "laplace": False}
+    assert all(table["thresholds"] for table in report["networks"].values()) and report["left_out"] == {}
+    same, others = report["networks"]["plain_same_network"], ("plain", "mean_field", "laplace")
+    assert same["samples"] == 1 and same["selectors"]["mutual_information"] is None and set(same["outside"])
+    assert all("minus_plain_same_network" in report["confidence_compared"][name] for name in others)
+    fast = str(best_dtype()).removeprefix("torch.")
+    precisions = {name: table["precision"] for name, table in report["networks"].items()}
+    assert precisions == {name: fast if name == "mean_field" else "float32" for name in precisions}
+    assert json.loads(json.dumps(report)) == report
+
+    card["train"]["mean"] = [33.0]
+    maps = Attributions(np.ones((2, 28, 28), np.float32), np.array([3, 20]), np.zeros(2, np.int64), {})
+    asked = (model, posterior, references, report, train, test, card, "digits")
+    doubt = measure_doubt(params, evaluation, *asked, flat=maps)
+    assert list(doubt["networks"]) == ["plain", "plain_same_network", "mean_field"]
+    assert doubt["shares"] == [0.1, 0.2, 0.5] and doubt["shown"] == evaluation.keep == 0.2
+    rows = doubt["networks"]["mean_field"]["flat"]["keep"]["mean_colour"]
+    assert [row["n_images"] for row in rows] == [2, 2, 2] and set(rows[0]["against"]) == {"plain", "plain_same_network"}
+    assert json.loads(json.dumps(doubt)) == doubt
+    without = measure_doubt(params, evaluation, model, posterior, {}, *asked[3:], flat=maps)
+    assert list(without["networks"]) == ["plain", "mean_field"]
+
+
+@pytest.mark.parametrize("shares", [(0.0, 0.2), (0.2, 1.0), (0.2, 0.2), ()])
+def test_shares_that_are_none_are_refused(shares):
+    with pytest.raises(ValueError, match="doubt_shares"):
+        BayesianParams(doubt_shares=shares)
+
+
+def test_the_variance_table_says_whose_maps_vary_and_takes_each_methods_own_noise_off(digits, model):
+    train, test = digits
+    posterior = train_bayesian(BayesianParams(**SMALL), TrainingParams(), train, {}, "digits")
+    table = find_variance(
+        BayesianParams(**SMALL, variance_images=2, repeats=2),
+        TrainingParams(weights="mine.pt2"),  # there is nothing to train again
+        EvaluationParams(bootstrap=100),
+        AttributionParams(budget=110, superpixels=20, compactness=0.1),
+        model,
+        posterior,
+        train,
+        test,
+        {"train": {"mean": [33.0]}},
+        dataset="digits",
+        project=ROOT,
+    )
+    rows = table["sources"]
+    sampled = [f"{method}: {source}" for method in SAMPLED for source in ("sampling", "segmentation", "posterior")]
+    assert list(rows) == [*sampled, "lrp: posterior"]
+    for source, row in rows.items():
+        method, what = source.split(": ")
+        assert row["network"] == ("Bayesian" if what == "posterior" else "explained")
+        assert row["noise"] == (f"{method}: sampling" if what == "segmentation" else None)
+        if row["noise"]:
+            noise = rows[row["noise"]]["share"]["mean"]
+            assert row["beyond_noise"]["mean"] == pytest.approx(row["share"]["mean"] - noise)
