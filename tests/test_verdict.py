@@ -133,7 +133,12 @@ def test_a_control_that_silences_the_judge_is_nobodys_best():
         assert table["methods"]["sobel"]["abstains"] and table["methods"]["sobel"]["minus_best_control"] is None
         assert table["methods"]["lrp"]["minus_best_control"]["control"] == "random"
         assert not any("sobel" in group for group in table["groups"])
-    assert "abstains on `sobel`" in verdict(found)
+        behind = table["methods"]["lrp"]["not_ahead_of_silent"]
+        assert behind == (["sobel"] if table["direction"] == "remove" else [])
+        assert not table["methods"]["sobel"]["not_ahead_of_silent"]
+    said = verdict(found)
+    assert "abstains on `sobel`" in said and said.count("but not ahead of `sobel`, on which the judge abstains") == 8
+    assert said.count("`lrp` beats the controls") == 4 and said.count("`lrp` (") == 4  # where pixels are kept
 
 
 def test_no_claim_rests_on_a_silent_twin():

@@ -122,8 +122,11 @@ def headline(outcomes: Mapping[str, Outcomes], share: float, *, replicates: int,
         scores = np.stack([oriented(per_image(o, way, share), way.direction) for o in outcomes.values()])
         means = resampled_means(scores, replicates, seed)
         leads, tied = compare(names, scores, means, silent)
-        for name in names:
+        for row, name in enumerate(names):
             cells[name]["minus_best_control"] = leads.get(name)
+            others = [k for k, other in enumerate(names) if other in silent and is_control_of(other, name)]
+            behind = [k for k in others if difference(row, k, scores, means).low <= 0]
+            cells[name]["not_ahead_of_silent"] = [] if name in silent else [names[k] for k in behind]
         said = claimed(outcomes, way, share, scores, means, silent)
         found.append(way._asdict() | {"methods": cells, "groups": tied, "claims": said})
     return found

@@ -71,7 +71,7 @@ def _short(table: dict) -> str:
     speaking = {name: cell for name, cell in table["methods"].items() if name in EXPLAINERS and not cell["abstains"]}
     explainers = {name: cell["minus_best_control"] for name, cell in speaking.items()}
     leads = {name: lead for name, lead in explainers.items() if lead is not None}
-    winners = [f"`{name}` ({_range(lead['interval'])})" for name, lead in leads.items() if lead["interval"][0] > 0]
+    winners = [f"`{name}` ({_range(leads[name]['interval'])})" for name in leads if _beats(speaking[name])]
     if not speaking:
         return where + "the judge abstains on every explainer."
     if not leads:
@@ -91,8 +91,8 @@ def _table(table: dict, report: dict) -> list[str]:
             lines.append(f"- {_lead(name, cell)}")
     if silent:
         lines.append(
-            f"- It abstains on {_list(silent)}: one class for more than half of the images. Controls among them are "
-            "nobody's best control here."
+            f"- It abstains on {_list(silent)}: one class for more than half of the images. A control among them is "
+            "nobody's best control here, but a method that is not ahead of it beats no controls."
         )
     groups = [group for group in table["groups"] if len(group) > 1]
     for group in groups:
@@ -102,13 +102,21 @@ def _table(table: dict, report: dict) -> list[str]:
     return lines
 
 
+def _beats(cell: dict) -> bool:
+    """Whether a method is ahead of its best control, and of those too on which the judge abstains."""
+    return cell["minus_best_control"]["interval"][0] > 0 and not cell["not_ahead_of_silent"]
+
+
 def _lead(name: str, cell: dict) -> str:
     accuracy = f"accuracy {_number(cell['accuracy'])} ({_range(cell['interval'])})"
     lead = cell["minus_best_control"]
     if lead is None:
         return f"`{name}`: {accuracy}; there was no control to compare it with."
     gap = f"{lead['value']:+.3f} ({_range(lead['interval'])}) against `{lead['control']}`, its best control"
-    return f"`{name}` {'beats' if lead['interval'][0] > 0 else 'does not beat'} the controls: {gap}; {accuracy}."
+    if lead["interval"][0] > 0 and cell["not_ahead_of_silent"]:
+        behind = _list(cell["not_ahead_of_silent"])
+        return f"`{name}`: {gap}, but not ahead of {behind}, on which the judge abstains; {accuracy}."
+    return f"`{name}` {'beats' if _beats(cell) else 'does not beat'} the controls: {gap}; {accuracy}."
 
 
 def _claim(claim: dict, table: dict, report: dict) -> str:
