@@ -136,3 +136,19 @@ def finished_run(tmp_path_factory) -> tuple[Path, dict]:
     finally:
         os.chdir(before)
     return project, result
+
+
+@pytest.fixture(scope="session")
+def waves():
+    """Stripes of four classes: (training images, test images, card)."""
+    from watermarked import draw_waves
+
+    return draw_waves()
+
+
+@pytest.fixture(scope="session")
+def shortcut(waves):
+    """A network that took a planted watermark for a class, and what was measured of it."""
+    from watermarked import with_shortcut
+
+    return with_shortcut(waves)

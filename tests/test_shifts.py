@@ -170,7 +170,7 @@ def test_a_plain_network_is_a_posterior_of_one_sample(study):
     assert table["entropies"]["epistemic"] == {"value": 0, "interval": [0, 0]}
     for rows in (table["selectors"], table["thresholds"], table["outside"]["noise"]["selectors"]):
         assert rows["mutual_information"] is None and rows["entropy"] is not None
-    assert degradation_row(samples[:1], labels, table["thresholds"], **DRAWS)["mutual_information"] is None
+    assert degradation_row(read(samples[:1]), labels, table["thresholds"], **DRAWS)["mutual_information"] is None
 
 
 def test_the_image_that_is_nan_is_named_with_its_set(study):
@@ -195,7 +195,9 @@ def test_degradation_in_the_head():
     samples = np.array([[[1, 0.0], [1, 0], [1, 0]], [[1, 0], [1, 0], [0, 1]]])
     labels = np.array([0, 1, 1])
     rules = {"answers": 0.0, "nothing": None}
-    row = degradation_row(samples, labels, {"confidence": rules, "entropy": {}, "mutual_information": None}, **DRAWS)
+    row = degradation_row(
+        read(samples), labels, {"confidence": rules, "entropy": {}, "mutual_information": None}, **DRAWS
+    )
     assert row["n_images"] == 3
     assert row["forced_accuracy"] == {"value": pytest.approx(1 / 3), "interval": list(wilson_interval(1, 3))}
     assert row["confidence"]["value"] == pytest.approx(2.5 / 3)
@@ -212,9 +214,9 @@ def test_degradation_in_the_head():
 def test_degraded_images_are_refused_by_thresholds_from_clean_ones(study):
     samples, labels, validation, validation_labels, _ = study
     thresholds = choose_thresholds(validation, validation_labels)
-    clean = degradation_row(samples, labels, thresholds, **DRAWS)
+    clean = degradation_row(read(samples), labels, thresholds, **DRAWS)
     degraded, their_labels = posterior(300, sharp=1, seed=5)
-    row = degradation_row(degraded, their_labels, thresholds, **DRAWS)
+    row = degradation_row(read(degraded), their_labels, thresholds, **DRAWS)
     assert row["forced_accuracy"]["value"] < clean["forced_accuracy"]["value"]
     assert row["mutual_information"]["interval"][0] > clean["mutual_information"]["interval"][1]
     refused = [r["selectors"]["confidence"]["1%"]["refused"] for r in (clean, row)]

@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from scipy.stats import binomtest
 
-from iic.bayes.uncertainty_table import choose_thresholds, degradation_row, uncertainty_table
+from iic.bayes.uncertainty_table import choose_thresholds, degradation_row, read, uncertainty_table
 from iic.bayes.variance import variance_table
 from iic.report.doubt import doubt_plot
 from iic.report.style import BLUE, COLOURS
@@ -57,7 +57,7 @@ def report(labels):
         for share in SHARES:
             for direction, evidence in (("keep", 10 * share), ("remove", 2.5 * (1 - share) ** 3)):
                 samples = probabilities(network, labels, evidence, 3)
-                row = degradation_row(samples, labels, thresholds, **DRAWS)
+                row = degradation_row(read(samples), labels, thresholds, **DRAWS)
                 rows[direction].append({"share": share, **row})
         return {method: {d: dict.fromkeys(FILLS, found) for d, found in rows.items()} for method in METHODS}
 

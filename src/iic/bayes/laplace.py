@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from iic.bayes import network
-from iic.bayes.point import fit_point, require_normal_prior
+from iic.bayes.point import Point, fit_point, require_normal_prior
 from iic.bayes.record import UNRECORDED, Learnt, Record, draw_generator
 from iic.bayes.settings import Settings
 from iic.bayes.training import Data, prepare
@@ -47,6 +47,10 @@ class Laplace(Learnt):
     def fixed_layers(self) -> int:
         """All but the last."""
         return len(self.loc) // 2 - 1
+
+    def point(self) -> Point:
+        """The most probable weights, which it was made around, as a plain network."""
+        return Point(self.loc, 1.0, self.pixel_mean, self.curve, self.record)
 
     def draw(self, n_samples: int, *, seed: int) -> Iterator[dict[str, Tensor]]:
         """Sets of weights that differ in the last layer; the first k are the same for every n_samples >= k."""

@@ -195,11 +195,11 @@ def _outside(test: Answers, found: Answers, thresholds: Thresholds, *, seed: int
     return {"n_images": len(found.mean), "selectors": rows, "median_rule": {"refused": share(~found.median[1])}}
 
 
-def degradation_row(samples, labels, thresholds: Thresholds, *, seed: int, replicates: int) -> dict:
+def degradation_row(answers: Answers, labels, thresholds: Thresholds, *, seed: int, replicates: int) -> dict:
     """How a network takes degraded images, JSON-ready, each figure {"value", "interval"} at 95 %.
 
     Args:
-        samples: (S, N, K), probabilities of the degraded images, or what `read` has made of them.
+        answers: from `read`, of the degraded images.
         labels: int (N,), of the images they were.
         thresholds: from `choose_thresholds`, on clean validation images.
         seed: of the bootstrap over images.
@@ -210,7 +210,6 @@ def degradation_row(samples, labels, thresholds: Thresholds, *, seed: int, repli
         share `refused` and the share `confidently_wrong`, answered and wrong, by selector and target, and by the
         `median_rule`.
     """
-    answers = samples if isinstance(samples, Answers) else read(samples)
     labels = proper.check_labels(labels, *answers.mean.shape)
     wrong = answers.predicted != labels
 

@@ -10,6 +10,7 @@ from iic.draws import generator
 from iic.errors import UserError
 
 SIDES = range(25, 49)  # pixels: three poolings by 2 leave 3 to 5, which the last pooling brings to 1
+GOLDEN = (5**0.5 - 1) / 2  # its multiples less whole numbers fill 0..1 evenly, however many there are
 
 
 @dataclass(frozen=True)
@@ -68,3 +69,15 @@ def hold_out(data: ImageSet, count: int, seed: int) -> tuple[ImageSet, ImageSet]
     held = np.zeros(len(data), bool)
     held[generator("holdout", seed).permutation(len(data))[:count]] = True
     return data[np.flatnonzero(~held)], data[np.flatnonzero(held)]
+
+
+def evenly_spread(data: ImageSet, count: int) -> np.ndarray:
+    """At most so many images, at evenly spaced positions: uint8 (S, C, H, W).
+
+    Their order jumps over the whole set, so that the first ones, however many, lie evenly in it too: a set may be
+    sorted by class.
+    """
+    count = min(count, len(data))
+    places = np.linspace(0, len(data) - 1, count, dtype=int)
+    order = np.argsort(np.argsort(np.arange(count) * GOLDEN % 1))  # of a row of points, each one's rank
+    return data.images[places[order]]

@@ -76,9 +76,7 @@ def _short(table: dict) -> str:
         return where + "the judge abstains on every explainer."
     if not leads:
         return where + "there was no control to compare with."
-    return where + (
-        f"{', '.join(winners)} ahead of the best control." if winners else "no method beats its best control."
-    )
+    return where + (f"{', '.join(winners)} ahead of the best control." if winners else "no method beats its controls.")
 
 
 def _table(table: dict, report: dict) -> list[str]:

@@ -9,6 +9,8 @@ maps is smooth as it is.)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 SAMPLED = ("lime", "kernel_shap", "kernel_shap_fast", "occlusion", "rise")
 LRP_COMPOSITES = {
     "lrp": "epsilon_plus_flat",
@@ -66,6 +68,19 @@ def source_of(method: str) -> str | None:
         if method.endswith(ending):
             return method.removesuffix(ending)
     return None
+
+
+def explained_together(methods: Sequence[str]) -> dict[tuple[str, ...], tuple[str, ...]]:
+    """The methods in groups whose maps come from the same forwards.
+
+    Returns:
+        the methods that ask the network, one or one and its twin on logits -> those of `methods` that are these, or
+        derived from them.
+    """
+    sources = dict.fromkeys(source_of(method) or method for method in methods)
+    twins = {source: source + LOGIT for source in sources if source + LOGIT in sources}
+    groups = [(s, twins[s]) if s in twins else (s,) for s in sources if s not in twins.values()]
+    return {group: tuple(m for m in methods if (source_of(m) or m) in group) for group in groups}
 
 
 def base_of(method: str) -> str:

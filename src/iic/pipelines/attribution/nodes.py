@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from iic.data.images import ImageSet
+from iic.data.images import ImageSet, evenly_spread
 from iic.explainers.attributions import Attributions, select_images
 from iic.explainers.names import RANDOM_WEIGHTS, source_of
 from iic.explainers.segmentation import Segmenter, load_label_map
@@ -16,7 +16,6 @@ from iic.progress import bar, counter
 from iic.provenance import EXPLAINING, code_hash, made_like
 
 SAMPLE = 1000  # training images that a faster forward is fitted to and compared on
-GOLDEN = (5**0.5 - 1) / 2  # its multiples less whole numbers fill 0..1 evenly, however many there are
 AT_ONCE = 250  # images whose classes are asked for
 
 
@@ -37,7 +36,7 @@ def explain_images(
 
     segmenter = Segmenter(params, own_labels(params, test, project))
     indices = select_images(test.labels, params.n_images, params.seed)
-    context, targets, origin = explaining(method, model, train, card, segmenter, test.images, dataset, indices)
+    context, targets, origin = explaining(method, model, train, card, segmenter, test.images, indices, dataset)
     made = {"data": card["test"]["sha256"], **origin, "same_class": context.forward.same_class}
     names = [name for name in (method, twin) if name]
     outputs = [(_folder(project, dataset, name), {"method": name, **made}) for name in names]
@@ -53,16 +52,16 @@ def explaining(
     card: dict,
     segmenter: Segmenter,
     images: np.ndarray,
+    indices: np.ndarray,
     dataset: str,
-    indices: np.ndarray | None = None,
 ) -> tuple[Any, np.ndarray, dict]:
-    """How a method explains, the classes that the network names for these images (all, or those at the indices), and
-    what determines the maps."""
+    """How a method explains, the classes that the network names for the images at these indices, and what determines
+    the maps."""
     from iic.classifiers.inference import fingerprint, freeze
     from iic.explainers.context import precision_of
 
     context = context_of(model, train, card, segmenter, precision_of(method, segmenter.params))
-    targets = _classes(context, images, np.arange(len(images)) if indices is None else indices, dataset)
+    targets = _classes(context, images, indices, dataset)
     if method.endswith(RANDOM_WEIGHTS):  # the class is still the one that the trained network names
         from iic.evaluation.randomisation import random_weights
 
@@ -99,17 +98,10 @@ def context_of(model: Any, train: ImageSet, card: dict, segmenter: Segmenter, pr
 
 
 def sample_of(train: ImageSet) -> Any:
-    """Training images at evenly spaced positions, uint8 (S, C, H, W).
-
-    Their order jumps over the whole set, so that the first ones, however many, lie evenly in it too: image files are
-    often sorted by class, and 8-bit numbers are fitted to the first ones.
-    """
+    """Training images that a faster forward is fitted to, the first ones before all: uint8 (S, C, H, W)."""
     import torch
 
-    count = min(SAMPLE, len(train))
-    places = np.linspace(0, len(train) - 1, count, dtype=int)
-    order = np.argsort(np.argsort(np.arange(count) * GOLDEN % 1))  # of a row of points, each one's rank
-    return torch.from_numpy(train.images[places[order]])
+    return torch.from_numpy(evenly_spread(train, SAMPLE))
 
 
 def derive_maps(

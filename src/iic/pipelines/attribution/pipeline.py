@@ -6,7 +6,7 @@ from pathlib import Path
 
 from kedro.pipeline import Node, Pipeline
 
-from iic.explainers.names import LOGIT, source_of
+from iic.explainers.names import explained_together, source_of
 from iic.pipelines.attribution import nodes
 from iic.pipelines.wiring import with_names
 
@@ -16,10 +16,9 @@ def create_pipeline(datasets: tuple[str, ...], methods: tuple[str, ...], project
 
     A method that explains probabilities brings forth its twin on logits, if both are wanted: the forwards are the same.
     """
-    wanted = dict.fromkeys(name for method in methods for name in (source_of(method), method) if name)
-    twins = {name: name + LOGIT for name in wanted if name + LOGIT in wanted}
-    alone = [name for name in wanted if name not in twins.values()]
-    return Pipeline([_node(d, method, twins.get(method), project) for d in datasets for method in alone])
+    direct = [(*sources, None)[:2] for sources in explained_together(methods)]  # a method, and its twin or None
+    derived = [(method, None) for method in methods if source_of(method)]
+    return Pipeline([_node(d, *names, project) for d in datasets for names in (*direct, *derived)])
 
 
 def _node(d: str, method: str, twin: str | None, project: Path) -> Node:

@@ -65,7 +65,7 @@ def _fit_plain(
 
     (rest, held), part = parted(train, training), wanted_part(train, training)
     if laplace is not None:
-        plain = point.Point(laplace.loc, 1.0, laplace.pixel_mean, laplace.curve, laplace.record)
+        plain = laplace.point()
     else:
         show = bar(f"{dataset}: plain network", "step")
         settings = settings_of(params, last_layer=False)

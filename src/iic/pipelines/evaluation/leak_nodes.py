@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.explainers.attributions import Attributions, select_images
-from iic.explainers.names import LOGIT, source_of
+from iic.explainers.names import explained_together
 from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
 from iic.pipelines.attribution.nodes import explaining, own_labels
 from iic.progress import bar, counter
-
-
-def explained_together(methods: Sequence[str]) -> dict[tuple[str, ...], tuple[str, ...]]:
-    """The methods in groups whose maps come from the same forwards.
-
-    Returns:
-        the methods that ask the network, one or one and its twin on logits -> those of `methods` that are these, or
-        derived from them.
-    """
-    sources = dict.fromkeys(source_of(method) or method for method in methods)
-    twins = {source: source + LOGIT for source in sources if source + LOGIT in sources}
-    groups = [(s, twins[s]) if s in twins else (s,) for s in sources if s not in twins.values()]
-    return {group: tuple(m for m in methods if (source_of(m) or m) in group) for group in groups}
 
 
 def leak_methods(
@@ -83,7 +69,7 @@ def _training_maps(
     from iic.evaluation.leaks import Behind, training_maps
 
     chosen = select_images(train.labels, min(params.leakage_images, len(train)), params.seed)
-    context, targets, origin = explaining(sources[0], model, train, card, segmenter, train.images[chosen], dataset)
+    context, targets, origin = explaining(sources[0], model, train, card, segmenter, train.images, chosen, dataset)
     for method, maps in measured.items():
         _check_made_alike(maps, origin, dataset, method)
     made = {"images": "training", "data": card["train"]["sha256"], **origin}
@@ -123,10 +109,10 @@ def _read_masks(
 
 
 def _check_made_alike(maps: Attributions, origin: dict, dataset: str, method: str) -> None:
-    """Masks of training and test images are only comparable if the same network and parameters made them."""
-    if any(maps.made[key] != origin[key] for key in ("model", "parameters")):
+    """Masks of training and test images are only comparable if the same network, parameters and code made them."""
+    if any(maps.made.get(key) != origin[key] for key in ("model", "parameters", "code")):
         raise UserError(
-            f"The maps of {dataset}.{method} were made with another network or other parameters: "
+            f"The maps of {dataset}.{method} were made with another network, other parameters or other code: "
             "run `kedro run --pipelines attribution` again, without --only-missing-outputs."
         )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kedro.pipeline import Node, Pipeline
 
+from iic.explainers.names import explained_together
 from iic.pipelines.evaluation import leak_nodes, nodes, property_nodes, shortcut_nodes
 from iic.pipelines.wiring import with_names
 
@@ -67,7 +68,7 @@ def _leakage(d: str, methods: tuple[str, ...], project: Path) -> list[Node]:
             name=f"leak_{sources[0]}",
             namespace=f"{d}.leakage",
         )
-        for sources, group in leak_nodes.explained_together(methods).items()
+        for sources, group in explained_together(methods).items()
     ]
 
 
