@@ -178,8 +178,8 @@ def test_pooling_early_computes_the_same_once_trained(trained):
     _, (model, _), test = trained
     pooled_first = pool_early(model)
     kinds = [type(module).__name__ for module in pooled_first]
-    assert kinds[3:10] == ["Conv2d", "MaxPool2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d", "ReLU"]
-    assert kinds[-6:] == ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d", "Flatten", "Linear"]
+    assert kinds[3:10] == ["SideBySide", "MaxPool2d", "BatchNorm2d", "ReLU", "SideBySide", "BatchNorm2d", "ReLU"]
+    assert kinds[-6:] == ["SideBySide", "BatchNorm2d", "ReLU", "MaxPool2d", "Flatten", "Linear"]
     images = torch.from_numpy(test.images)
     torch.testing.assert_close(logits(pooled_first, images), logits(model, images), atol=1e-4, rtol=1e-4)
 

@@ -21,7 +21,9 @@ from iic.classifiers.checkpoint import Checkpoint
 from iic.classifiers.inference import best_dtype
 from iic.classifiers.networks import WHITENED
 from iic.classifiers.optimizers import build_optimizers, set_rates, whitening_filters
+from iic.classifiers.precision import keep_freed_memory
 from iic.classifiers.recipe import Recipe
+from iic.classifiers.side_by_side import SideBySide, can_lie_side_by_side
 from iic.data.images import ImageSet
 from iic.errors import UserError
 
@@ -57,6 +59,7 @@ def train(
     Raises:
         UserError: the loss is no longer finite.
     """
+    keep_freed_memory()
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
         run = _Run(model, data, recipe, seed, dtype, device)
         saved = None if checkpoint is None else checkpoint.load()
@@ -205,14 +208,18 @@ def pool_early(model: nn.Sequential) -> nn.Sequential:
     Once trained the two orders compute the same, since BatchNorm's weights stay 1 and the largest of some numbers stays
     the largest when all are scaled and shifted alike; in training BatchNorm and ReLU then see a quarter of the pixels.
     The last pooling stays: BatchNorm would be left with one number per image. ReLUs work in place here, which saves
-    memory traffic; outside they must not, because explainers keep their inputs.
+    memory traffic; outside they must not, because explainers keep their inputs. Convolutions take small maps side by
+    side where that pays.
     """
     layers: list[nn.Module] = []
     last = max(at for at, module in enumerate(model) if isinstance(module, nn.MaxPool2d))
     for at, module in enumerate(model):
         behind_norm = [type(m) for m in layers[-2:]] == [nn.BatchNorm2d, nn.ReLU]
         early = isinstance(module, nn.MaxPool2d) and behind_norm and at != last
-        module = nn.ReLU(inplace=True) if isinstance(module, nn.ReLU) else module
+        if isinstance(module, nn.ReLU):
+            module = nn.ReLU(inplace=True)
+        elif can_lie_side_by_side(module):
+            module = SideBySide(module)
         layers.insert(len(layers) - 2 if early else len(layers), module)
     return nn.Sequential(*layers)
 
