@@ -136,10 +136,9 @@ def test_a_forward_that_disagrees_is_not_taken(trained, monkeypatch):
 
 
 @needs_vnni
-def test_eight_bits_come_before_bfloat16_without_amx(trained, monkeypatch):
+def test_eight_bits_come_before_bfloat16(trained, monkeypatch):
     model, sample, _ = trained
     monkeypatch.setattr("iic.classifiers.precision.best_dtype", lambda: torch.bfloat16)
-    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
     assert fast_forward(model, sample, "auto", "cpu").precision == "int8"
     monkeypatch.setattr("iic.classifiers.precision.can_quantize", lambda _: False)
     assert fast_forward(model, sample, "auto", "cpu").precision == "bfloat16"

@@ -1,8 +1,7 @@
 """Which numbers a forward computes in: the fastest that this machine has and that names the same classes.
 
-float32 everywhere; for the project's networks bfloat16 on CUDA and on CPUs with AMX, 8 bits on other CPUs with VNNI,
-and bfloat16 again where there is no VNNI but convolutions are clearly faster in it. Users' own networks get the same as
-far as they are built alike.
+float32 everywhere; for the project's networks 8 bits on CPUs with VNNI or AMX, bfloat16 on CUDA and on CPUs without
+VNNI whose convolutions are clearly faster in it. Users' own networks get the same as far as they are built alike.
 """
 
 from __future__ import annotations
@@ -111,12 +110,9 @@ def forward_in(precision: str, model: nn.Module, sample: Tensor, device: str) ->
 
 def _fastest(model: nn.Module, device: str) -> str:
     """Of the precisions that the frozen network can be had in."""
-    castable = can_cast(model)
-    if castable and (device == "cuda" or torch.cpu._is_amx_tile_supported()):
-        return "bfloat16"
-    if device == "cpu" and can_quantize(model):  # where bfloat16 has no AMX, it needs more than twice as long
+    if device == "cpu" and can_quantize(model):  # bfloat16 takes more than twice as long, with AMX as without
         return "int8"
-    return "bfloat16" if castable and device == "cpu" and best_dtype() == torch.bfloat16 else "float32"
+    return "bfloat16" if can_cast(model) and (device == "cuda" or best_dtype() == torch.bfloat16) else "float32"
 
 
 def _with_masked(sample: Tensor) -> Tensor:
