@@ -119,7 +119,7 @@ def test_what_cannot_be_split_stays_in_float32(case, monkeypatch):
     assert {p.dtype for p in frozen.parameters()} == {torch.float32}
     with torch.no_grad():
         torch.testing.assert_close(predict_logits(frozen, pixels), model(pixels), atol=1e-4, rtol=1e-4)
-    monkeypatch.setattr("iic.classifiers.precision.best_dtype", lambda: torch.bfloat16)  # where bfloat16 would be the fastest
+    monkeypatch.setattr("iic.classifiers.precision.best_dtype", lambda: torch.bfloat16)  # it would be the fastest
     chosen = fast_forward(model, pixels, device="cpu")
     assert chosen.precision == "float32" and chosen.same_class == 1
     with pytest.raises(UserError, match="'bfloat16' is for"):
