@@ -165,11 +165,11 @@ def main() -> None:
         images = data if dataset == "cifar10" else prepare_data(blocks[dataset]["data"], dataset)
         results[dataset].append(ours(blocks[dataset]["training"], images, dataset, seed))
         print(f"{dataset}, seed {seed}: {results[dataset][-1]}", flush=True)
+    print_accuracies(results)  # before the hour or more of the plain loop
     recipe = blocks["cifar10"]["training"]
     short = ours(recipe.model_copy(update={**SHORT, "epochs": arguments.short_epochs}), data, "cifar10", 0)
     print(f"cifar10, cut to {arguments.short_epochs} epochs: {short}", flush=True)
     plain = plain_loop(recipe, data, arguments.plain_minutes)
-    print_accuracies(results)
     print_comparison(results["cifar10"], short, plain, vgg, peak)
 
 
