@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 .PHONY: run test lint viz bench-training bench-attribution bench-precision bench-shapley bench-engine bench-compile bench-scale bench-evaluation \
-	bench-original bench-posterior
+	bench-original bench-posterior bench-mean-field
 run: $(READY)
 	$(BIN)/kedro run
 	@echo "Verdicts: data/08_reporting/<dataset>/verdict.md/<version>/verdict.md; reports and pictures beside them."
@@ -60,6 +60,10 @@ bench-original: $(READY)
 # Seconds of 100 posterior samples of 10,000 images, in float32 and bfloat16; ARGS="--hidden 1200,1200 --samples 25"
 bench-posterior: $(READY)
 	$(BIN)/python benchmarks/posterior.py $(ARGS)
+
+# Held-out accuracy of the Bayesian network by its settings; ARGS="--settings '{shift: 1}' '{epochs: 50}'"
+bench-mean-field: $(READY)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/mean_field.py $(ARGS)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -15,7 +15,8 @@ from iic.classifiers.checkpoint import Checkpoint
 from iic.classifiers.inference import logits, predicted_class
 from iic.classifiers.networks import build_network
 from iic.classifiers.recipe import Recipe
-from iic.classifiers.training import _seen, bfloat16_agrees, pool_early, train
+from iic.classifiers.training import _seen, pool_early, train
+from iic.classifiers.training_dtype import bfloat16_agrees
 from iic.data.images import ImageSet
 from iic.data.shapes import draw_shapes
 from iic.data.sources import load_digits
@@ -90,8 +91,8 @@ def trained():
 
 def test_accuracy_is_a_share_of_what_was_seen_though_images_weigh_differently(monkeypatch):
     """If every class is named right, it is 1 in each epoch, whatever was left out."""
-    backward = training._backward
-    monkeypatch.setattr(training, "_backward", lambda *given: (backward(*given)[0], torch.ones(len(given[1]))))
+    backward = training.backward
+    monkeypatch.setattr(training, "backward", lambda *given: (backward(*given)[0], torch.ones(len(given[1]))))
     data, _ = load_digits()
     some = ImageSet(data.images[::8].copy(), data.labels[::8].copy())
     model = build_network([33.0], [78.0], widths=(4, 4, 4))

@@ -99,7 +99,7 @@ def check_weights(
     blocks: dict[str, dict[str, Block]], methods: Iterable[str], project: Path, last_layer: Collection[str] = ()
 ) -> None:
     """Raise UserError if weights that a run would load are missing or altered, a method cannot explain a network, or
-    there is no device to train one on.
+    there is no device to train one on, or no network to learn from.
 
     A network that is still to be trained is looked at too, if its layers are given LRP rules by name.
 
@@ -119,6 +119,11 @@ def check_weights(
             from iic.classifiers.precision import choose_device
 
             choose_device(training.device)
+        if training.weights == "trained" and training.teachers:
+            from iic.classifiers.distillation import load_teachers
+
+            paths = [project / path for path in training.teachers]
+            load_teachers(paths, models["data"].channels, len(models["data"].class_names))
         if not is_own(training) and not rules:
             continue  # every method explains the project's own networks
         from iic.classifiers.inference import freeze

@@ -52,6 +52,8 @@ class TrainingParams(Block):
     crop: int = Field(28, ge=25)  # pixels a side; the network takes no smaller image
     crop_epochs: int = Field(0, ge=0)  # so many first epochs see windows of `crop` pixels only
     cutout: int = Field(0, ge=0, le=16)  # side of the square that is blanked in each image, pixels
+    cutmix: float = Field(0.0, ge=0, le=1)  # probability that an image gets a rectangle of another, and of its label
+    teachers: tuple[str, ...] = Field((), strict=False)  # state dicts of networks whose answers take the labels' place
     prune: float = Field(0.0, ge=0, lt=1)  # share of the images with a loss below the mean that an epoch leaves out
     label_smoothing: float = Field(0.2, ge=0, lt=1)
     filter_lr: PositiveFloat = 0.24  # Muon's rate at the start, the angle of a step: smaller for smaller batches

@@ -12,8 +12,8 @@ class Recipe:
     Learning rates are per summed loss. `micro_batch` images go through the network at once, BatchNorm sees only them:
     large enough for its statistics, small enough for the caches (and for malloc to reuse its memory). The first
     `crop_epochs` epochs see windows of `crop` pixels a side only, which cost that much less. `cutout` is the side of
-    the square that is blanked in each image; `prune` the share of the easy images (loss below the mean) that an epoch
-    leaves out.
+    the square that is blanked in each image, `cutmix` the probability that it gets a rectangle of another; `prune` the
+    share of the easy images (loss below the mean) that an epoch leaves out.
     """
 
     epochs: int
@@ -24,6 +24,7 @@ class Recipe:
     crop: int = 28
     crop_epochs: int = 0
     cutout: int = 0
+    cutmix: float = 0.0
     prune: float = 0.0
     label_smoothing: float = 0.2
     filter_lr: float = 0.24

@@ -2,14 +2,15 @@
 
 Recipe: Jordan 2024 (arXiv 2404.00498) with Muon: whitened input, alternating flip, shifts, cutout (DeVries and Taylor
 2017, arXiv 1708.04552), label smoothing, a learning rate that falls linearly to zero; images that are easy by now sit
-out some epochs (Qin et al. 2024, InfoBatch, arXiv 2303.04947).
+out some epochs (Qin et al. 2024, InfoBatch, arXiv 2303.04947). Longer recipes mix pictures (`mixing.py`) and learn from
+networks that are trained already (`distillation.py`).
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from iic.classifiers.augmentation import augment
 from iic.classifiers.batchnorm import settle
 from iic.classifiers.checkpoint import Checkpoint
-from iic.classifiers.inference import best_dtype
+from iic.classifiers.distillation import Teachers
+from iic.classifiers.mixing import cut_mix
 from iic.classifiers.networks import WHITENED
 from iic.classifiers.optimizers import build_optimizers, set_rates, whitening_filters
 from iic.classifiers.precision import keep_freed_memory
@@ -28,7 +30,6 @@ from iic.data.images import ImageSet
 from iic.errors import UserError
 
 STATISTICS = 5000  # images that whitening and BatchNorm's final statistics are taken from
-AGREE = 0.4  # relative error of gradients up to which bfloat16 trains; colour images have 0.29 at most, digits 0.5
 PRUNED_PART = 0.85  # of the epochs, rounded down, may leave easy images out; the others see all of them
 
 
@@ -40,6 +41,7 @@ def train(
     seed: int,
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
+    teachers: Sequence[nn.Sequential] = (),
     checkpoint: Checkpoint | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> list[dict[str, float]]:
@@ -52,6 +54,7 @@ def train(
         seed: keys the order of the images and the augmentation.
         dtype: of the convolutions behind the whitening one; weights stay float32.
         device: "cpu" or "cuda"; all draws are the same on both, the weights are not.
+        teachers: trained networks whose mean answer is learnt in place of the labels; none learns the labels.
         checkpoint: written after every epoch; a training that finds one goes on from there, on the same device to the
             same weights.
         progress: wraps the steps, such as tqdm.
@@ -61,7 +64,7 @@ def train(
     """
     keep_freed_memory()
     with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
-        run = _Run(model, data, recipe, seed, dtype, device)
+        run = _Run(model, data, recipe, seed, dtype, device, teachers)
         saved = None if checkpoint is None else checkpoint.load()
         if saved is not None:
             run.resume(saved)
@@ -79,9 +82,18 @@ class _Run:
     """One training, on its device: images, network, optimisers, and the epoch that it is in."""
 
     def __init__(
-        self, model: nn.Sequential, data: ImageSet, recipe: Recipe, seed: int, dtype: torch.dtype, device: str
+        self,
+        model: nn.Sequential,
+        data: ImageSet,
+        recipe: Recipe,
+        seed: int,
+        dtype: torch.dtype,
+        device: str,
+        teachers: Sequence[nn.Sequential],
     ) -> None:
         self.model, self.recipe, self.dtype, self.device = model.to(device), recipe, dtype, device
+        if teachers:  # their answers are soft enough
+            self.recipe = replace(recipe, label_smoothing=0.0)
         self.generator = torch.Generator().manual_seed(seed)  # of the CPU: the same draws wherever it trains
         images, self.labels = (torch.from_numpy(a).to(device) for a in (data.images, data.labels))
         if recipe.flip:
@@ -89,7 +101,8 @@ class _Run:
             images = torch.where(flipped.to(device), images.flip(-1), images)
         self.images = images
         self.sample = images[torch.randperm(len(images), generator=self.generator)[:STATISTICS].to(device)]
-        _whiten(model, self.sample)
+        self.teachers = Teachers(teachers, self.sample, recipe.flip, device) if teachers else None
+        whiten(model, self.sample)
         self.pooled_first, self.first = pool_early(model).train(), next(m for m in model if isinstance(m, nn.Conv2d))
         self.optimizers = build_optimizers(model, recipe)
         self.steps = math.ceil(len(images) / recipe.batch_size)  # of an epoch
@@ -108,18 +121,30 @@ class _Run:
         parts = math.ceil(len(self.batches[batch]) / recipe.micro_batch)
         for chosen in self.batches[batch].tensor_split(parts):
             labels, weights = self.labels[chosen], self.weights[chosen]
-            losses, hits = _backward(self.pooled_first, self.view[chosen], labels, weights, recipe, self.dtype)
+            pixels = self.view[chosen]
+            goal = self._goal(chosen, pixels)
+            losses, hits = backward(self.pooled_first, pixels, labels, weights, recipe, self.dtype, goal)
             self.losses[chosen] = losses
             self.sums += torch.stack([losses, hits, torch.ones_like(hits)]).double() @ weights.double()
         for optimizer in self.optimizers:
             optimizer.step()
 
     def _begin(self, epoch: int) -> None:
-        self.view = augment(self.images, epoch, self.recipe, self.generator)
+        self.view, self.mixed = augment(self.images, epoch, self.recipe, self.generator), None
+        if self.recipe.cutmix:
+            self.view, self.mixed = cut_mix(self.view, self.recipe.cutmix, self.generator)
         order, weights = _seen(self.losses.cpu(), epoch, self.recipe, self.generator)
         self.batches, self.weights = order.to(self.device).tensor_split(self.steps), weights.to(self.device)
         # of losses, hits and 1, weighted; float64 holds sums of float32 weights exactly, so no share exceeds 1
         self.sums = torch.zeros(3, dtype=torch.float64, device=self.device)
+
+    def _goal(self, chosen: Tensor, pixels: Tensor) -> Tensor | None:
+        """What the chosen images' answers are to be, (n, classes); None for their labels."""
+        if self.teachers is not None:
+            return self.teachers(pixels)
+        if self.mixed is not None:
+            return self.mixed.soften(self.labels, chosen, self.model[-1].out_features)
+        return None
 
     def row(self) -> dict[str, float]:
         """The learning curve's row of the epoch that has just ended."""
@@ -162,35 +187,6 @@ class _Run:
         self.model.cpu()
 
 
-def choose_dtype(wanted: str, model: nn.Sequential, data: ImageSet, recipe: Recipe, device: str = "cpu") -> torch.dtype:
-    """The type called `wanted`; for "auto" bfloat16 where it is clearly faster and its gradients are right."""
-    if wanted != "auto":
-        return getattr(torch, wanted)
-    on_cuda = device == "cuda"
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if on_cuda else best_dtype() == torch.bfloat16
-    return torch.bfloat16 if fast and bfloat16_agrees(model, data, recipe, device) else torch.float32
-
-
-def bfloat16_agrees(model: nn.Sequential, data: ImageSet, recipe: Recipe, device: str = "cpu") -> bool:
-    """Whether the first gradients in bfloat16 are float32's, for every parameter: the model is left as it is.
-
-    On digits they are not: most pixels are the same black, some channels hardly vary, BatchNorm blows their gradients
-    up, and a bias, whose gradient is the sum of these and nearly zero, gets the sum of their rounding errors.
-    """
-    found = []
-    generator = torch.Generator().manual_seed(0)
-    some = torch.randperm(len(data), generator=generator)[: recipe.micro_batch]
-    images, labels = (torch.from_numpy(a)[some].to(device) for a in (data.images, data.labels))
-    ones = torch.ones(len(some), device=device)
-    for dtype in (torch.float32, torch.bfloat16):
-        trial = copy.deepcopy(model).to(device)
-        _whiten(trial, images)
-        _backward(pool_early(trial).train(), images, labels, ones, recipe, dtype)
-        found.append({name: p.grad for name, p in trial.named_parameters() if p.grad is not None})
-    exact, rounded = found
-    return all((rounded[name] - g).norm() < AGREE * g.norm() for name, g in exact.items())
-
-
 def _seen(losses: Tensor, epoch: int, recipe: Recipe, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """One epoch's images in random order (n,), and each image's weight (N,), which keeps the gradient unbiased."""
     order, weights = torch.randperm(len(losses), generator=generator), torch.ones(len(losses))
@@ -224,19 +220,29 @@ def pool_early(model: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _backward(
-    model: nn.Module, pixels: Tensor, labels: Tensor, weights: Tensor, recipe: Recipe, dtype: torch.dtype
+def backward(
+    model: nn.Module,
+    pixels: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    recipe: Recipe,
+    dtype: torch.dtype,
+    goal: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Add the gradients of one micro-batch; each image's loss (n,), and 1 where its class was named, else 0 (n,)."""
+    """Add the gradients of one micro-batch; each image's loss (n,), and 1 where its class was named, else 0 (n,).
+
+    `goal` (n, classes) is learnt in place of the labels (n,).
+    """
     whitened = model[:WHITENED](pixels.float().contiguous(memory_format=torch.channels_last))
     with torch.autocast(pixels.device.type, dtype=dtype, enabled=dtype != torch.float32):
         logits = model[WHITENED:](whitened)
-    losses = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing, reduction="none")
+    goal = labels if goal is None else goal
+    losses = F.cross_entropy(logits.float(), goal, label_smoothing=recipe.label_smoothing, reduction="none")
     (losses @ weights).backward()
     return losses.detach(), (logits.argmax(1) == labels).float()
 
 
-def _whiten(model: nn.Sequential, images: Tensor) -> None:
+def whiten(model: nn.Sequential, images: Tensor) -> None:
     """Set and freeze the first convolution's filters from 2x2 patches of the training images."""
     first = next(m for m in model if isinstance(m, nn.Conv2d))
     with torch.no_grad():

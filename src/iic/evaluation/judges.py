@@ -23,7 +23,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from iic.classifiers.batchnorm import settle
 from iic.classifiers.inference import best_dtype
 from iic.classifiers.networks import WHITENED, Normalize, is_chain
-from iic.classifiers.training import AGREE, pool_early
+from iic.classifiers.training import pool_early
+from iic.classifiers.training_dtype import AGREE
 from iic.data.images import ImageSet
 from iic.draws import generator
 from iic.errors import UserError
@@ -218,7 +219,7 @@ def _choose_dtype(wanted: str, model: nn.Module, batches: Iterator[tuple[Tensor,
 
 
 def _bfloat16_agrees(model: nn.Module, pixels: Tensor, labels: Tensor) -> bool:
-    """Whether one batch's gradients in bfloat16 are float32's, for every weight; see `training.bfloat16_agrees`."""
+    """Whether one batch's gradients in bfloat16 are float32's, for every weight, as in `training_dtype`."""
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         trial = copy.deepcopy(model)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from iic.data.images import ImageSet, check_sides, hold_out
+from iic.files import sha256
 from iic.params import TrainingParams
 from iic.progress import bar
 from iic.shipped import FOLDER, check_shipped, load_shipped
@@ -45,17 +46,22 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
 
     from iic.classifiers.calibration import fit_temperature
     from iic.classifiers.checkpoint import Checkpoint
+    from iic.classifiers.distillation import load_teachers
     from iic.classifiers.inference import predict_logits
     from iic.classifiers.networks import build_network
     from iic.classifiers.precision import choose_device
     from iic.classifiers.recipe import Recipe
-    from iic.classifiers.training import choose_dtype
     from iic.classifiers.training import train as fit
+    from iic.classifiers.training_dtype import choose_dtype
 
     device = choose_device(params.device)
     check_sides(train.images.shape[1:], f"A training image of '{dataset}'")
     torch.manual_seed(params.seed)
     classes = len(card["train"]["images_per_class"])
+    paths = [(project or Path()) / path for path in params.teachers]
+    teachers = load_teachers(paths, train.images.shape[1], classes)
+    taught = {"teachers": {name: sha256(path) for name, path in zip(params.teachers, paths, strict=True)}}
+    taught = taught if teachers else {}
     model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, classes, params.depth)
     recipe = Recipe(**params.model_dump(include={field.name for field in fields(Recipe)}))
     rest, held = hold_out(train, params.n_validation, params.seed)
@@ -63,14 +69,15 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
     checkpoint = None
     if project is not None:
         about = params.model_dump(exclude={"device"})  # a training goes on wherever there is room for it
-        made_from = {"params": about, "data": card["train"]["sha256"], "dtype": str(dtype)}
+        made_from = {"params": about, "data": card["train"]["sha256"], "dtype": str(dtype), **taught}
         checkpoint = Checkpoint(checkpoint_path(project, dataset), made_from)
     start = time.perf_counter()
     show = bar(f"{dataset}: training", "step")
-    where = {"device": device, "dtype": dtype}
+    where = {"device": device, "dtype": dtype, "teachers": teachers}
     epochs = fit(model, rest, recipe, seed=params.seed, **where, checkpoint=checkpoint, progress=show)
     seconds = time.perf_counter() - start + (0.0 if checkpoint is None else checkpoint.earlier_seconds)
     curve = {"seconds": seconds, "dtype": str(dtype).removeprefix("torch."), "device": device, "epochs": epochs}
+    curve |= taught  # which networks it learnt from: the model card shows it
     if len(held):
         model.temperature.fill_(
             fit_temperature(predict_logits(model, torch.from_numpy(held.images)), torch.from_numpy(held.labels))
