@@ -69,17 +69,18 @@ def test_each_convolution_is_within_a_step_of_float32(trained):
 
 
 @needs_vnni
-@pytest.mark.parametrize("padding", [0, 1])
-def test_the_first_convolution_is_within_a_step_of_float32(trained, padding):
+@pytest.mark.parametrize(("padding", "numbers_each"), [(0, 1), (1, 1), (0, 2), (1, 3)])
+def test_the_first_convolution_is_within_a_step_of_float32(trained, padding, numbers_each):
     """With the normalisation folded in, and beside a padded border where it is not."""
     model, sample, _ = trained
     plain = freeze(model)
     plain[1].padding = (padding, padding)
     pixels = sample[:50].float()
-    first = FirstConvolution(plain[0], plain[1], 0.01)
+    first = FirstConvolution(plain[0], plain[1], 0.01, numbers_each)
     assert isinstance(first.normalize, nn.Identity) == (padding == 0)
-    exact = (plain[:3](pixels) / 0.01).clamp(max=255)
-    assert (first(pixels).float() - exact).abs().max() <= 0.51
+    exact = (plain[:3](pixels) / 0.01).clamp(max=255 * numbers_each)
+    numbers = first(pixels)  # (N, numbers_each * C, H, W)
+    assert (numbers.float().unflatten(1, (numbers_each, -1)).sum(1) - exact).abs().max() <= 0.51
 
 
 @pytest.mark.parametrize(

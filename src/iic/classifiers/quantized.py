@@ -20,6 +20,8 @@ from iic.classifiers.networks import Normalize
 
 LARGEST = 0.99999  # quantile of an activation that still gets a number of its own; what is larger is cut off
 TYPICAL = 64  # images of a batch that weights are packed for
+FULL = 255  # the largest number
+FINER = 2  # numbers that hold each output of the whitening convolution
 
 
 class QuantizedConvolution(nn.Module):
@@ -100,9 +102,13 @@ class FirstConvolution(nn.Module):
     """A float32 convolution and ReLU to uint8: the scale is in its weights, and half a step, to round, in its bias.
 
     So is the normalisation before it, if it pads nothing: at a padded border, normalised zeros are not black pixels.
+
+    Each output may be the sum of several numbers, in channels that are as many apart as there are filters: what exceeds
+    the first is in the second. Then steps are so much smaller. Whitened pixels reach far beyond their typical size, and
+    rounding them is nine tenths of what 8 bits cost (docs/decisions.md).
     """
 
-    def __init__(self, normalize: Normalize, layer: nn.Conv2d, output_scale: float) -> None:
+    def __init__(self, normalize: Normalize, layer: nn.Conv2d, output_scale: float, numbers_each: int = 1) -> None:
         super().__init__()
         self.layer = copy.deepcopy(layer)
         weight, bias = layer.weight.double() / output_scale, torch.full([len(layer.weight)], 0.5, dtype=torch.float64)
@@ -113,11 +119,13 @@ class FirstConvolution(nn.Module):
             self.normalize = nn.Identity()
             weight = weight / normalize.std.double()
             bias -= (weight * normalize.mean.double()).sum((1, 2, 3))
-        self.layer.weight.copy_(weight)
-        self.layer.bias = nn.Parameter(bias.float(), requires_grad=False)
+        biases = [bias - FULL * below for below in range(numbers_each)]
+        self.layer.out_channels *= numbers_each
+        self.layer.weight = nn.Parameter(weight.float().repeat(numbers_each, 1, 1, 1), requires_grad=False)
+        self.layer.bias = nn.Parameter(torch.cat(biases).float(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        numbers = self.layer(self.normalize(x)).clamp_(0, 255)
+        numbers = self.layer(self.normalize(x)).clamp_(0, FULL)
         return numbers.to(torch.int16).to(torch.uint8)  # cuts the fraction off; straight to uint8 takes twice as long
 
 
@@ -168,14 +176,17 @@ def quantize(model: nn.Sequential, sample: Tensor) -> nn.Sequential:
     """
     pixels = sample.float().contiguous(memory_format=torch.channels_last)
     x = model[:3](pixels)  # as float32 has it
-    scale = _scale(x)
-    layers: list[nn.Module] = [FirstConvolution(model[0], model[1], scale)]
+    reader = next((module for module in model[3:-2] if isinstance(module, nn.Conv2d)), None)
+    numbers_each = FINER if reader is not None and reader.groups == 1 else 1
+    scale = _scale(x) / numbers_each
+    layers: list[nn.Module] = [FirstConvolution(model[0], model[1], scale, numbers_each)]
     numbers = layers[0](pixels)  # as 8 bits have it
     for module in model[3:-2]:
-        shape, x = (TYPICAL, *x.shape[1:]), module(x)
+        shape, x = (TYPICAL, *numbers.shape[1:]), module(x)
         if isinstance(module, nn.Conv2d):
             output_scale = _scale(F.relu(x))
-            layers.append(QuantizedConvolution(module, scale, output_scale, shape))
+            read = _reading(module, numbers_each) if module is reader else module
+            layers.append(QuantizedConvolution(read, scale, output_scale, shape))
             layers[-1].correct(numbers, x)
             scale = output_scale
         elif isinstance(module, nn.MaxPool2d):
@@ -185,6 +196,14 @@ def quantize(model: nn.Sequential, sample: Tensor) -> nn.Sequential:
         numbers = layers[-1](numbers)
     last = Dequantize(scale)
     return nn.Sequential(*layers, last, model[-2], _corrected(model[-1], (x - last(numbers)).flatten(1).mean(0))).eval()
+
+
+def _reading(layer: nn.Conv2d, numbers_each: int) -> nn.Conv2d:
+    """The layer with the same weights for each of the numbers that an input channel is the sum of."""
+    layer = copy.deepcopy(layer)
+    layer.in_channels *= numbers_each
+    layer.weight = nn.Parameter(layer.weight.repeat(1, numbers_each, 1, 1), requires_grad=False)
+    return layer
 
 
 def _corrected(layer: nn.Linear, missing: Tensor) -> nn.Linear:
