@@ -14,11 +14,12 @@ from __future__ import annotations
 import argparse
 import time
 
-import numpy as np
 import yaml
 
 from iic.bayes import posteriors
 from iic.bayes.inference import sample_probabilities
+from iic.bayes.scores import negative_log_likelihood
+from iic.bayes.uncertainty import forced_prediction
 from iic.checks import check_parameters
 from iic.data.images import ImageSet, hold_out
 from iic.evaluation.scores import proportion
@@ -37,10 +38,10 @@ def row(text: str, params: BayesianParams, train: ImageSet, held: ImageSet, samp
     show = bar(text, "step")
     posterior = posteriors.fit(params.posterior, train.images, train.labels, settings, seed=params.seed, progress=show)
     seconds = time.perf_counter() - start
-    answers = sample_probabilities(posterior, held.images, samples, seed=params.seed).mean(0).numpy()  # (N, classes)
-    found = proportion(answers.argmax(1) == held.labels)
+    answers = sample_probabilities(posterior, held.images, samples, seed=params.seed).numpy()  # (S, N, classes)
+    found = proportion(forced_prediction(answers)[0] == held.labels)
     low, high = found["interval"]
-    nll = -np.log(answers[np.arange(len(held)), held.labels]).mean()
+    nll = negative_log_likelihood(answers.mean(0), held.labels).mean()
     loss = posterior.curve[-1].item() / len(train)
     accuracy = f"{100 * found['accuracy']:.2f} % ({100 * low:.2f} to {100 * high:.2f})"
     return f"| `{text}` | {params.temperature} | {seconds:.0f} | {accuracy} | {nll:.4f} | {loss:.4f} |"

@@ -1,56 +1,25 @@
-"""Attributions in shards: resumed, identical to the byte, read memory-mapped, in this process or on a cluster."""
+"""Attributions in shards: resumed, identical to the byte, read memory-mapped, in this process."""
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from small_work import INDICES, PARAMS, TARGETS, contents, make_context, run
 
-from iic.classifiers.inference import freeze, logits
-from iic.classifiers.networks import build_network
-from iic.classifiers.precision import fast_forward
+from iic.classifiers.inference import logits
 from iic.datasets import AttributionsDataset
 from iic.errors import UserError
 from iic.explainers.attributions import Attributions
-from iic.explainers.context import Context
 from iic.explainers.ranking import is_stable
 from iic.explainers.segmentation import Segmenter
 from iic.explainers.shards import MappedShards, read_attributions, write_attributions
-from iic.explainers.work import Shard, derive_images, explain_images, explain_outputs
+from iic.explainers.work import derive_images, explain_outputs
 from iic.files import remove_partial
-from iic.params import AttributionParams
-
-PARAMS = AttributionParams(budget=80, superpixels=16, segmentation="grid", shard_size=4)
-
-
-def make_context(params=PARAMS) -> tuple[Context, np.ndarray]:
-    torch.manual_seed(0)
-    model = build_network([33.0], [78.0], widths=(4, 8, 8)).eval()
-    nn.init.normal_(model[-1].weight)
-    images = np.random.default_rng(0).integers(0, 256, (20, 1, 28, 28), dtype=np.uint8)
-    forward = fast_forward(model, torch.from_numpy(images), "float32", "cpu")
-    return Context(freeze(model), forward, np.array([33.0]), params, Segmenter(params)), images
-
-
-INDICES = np.array([3, 19, 0, 7, 11, 2, 5, 13, 17, 1])
-TARGETS = np.arange(10) % 10
-
-
-def run(folder: Path, method="kernel_shap", params=PARAMS, order=slice(None), **options) -> Attributions:
-    context, images = make_context(params)
-    made = {"method": method, "parameters": params.model_dump(mode="json")}
-    return explain_images(method, context, images, INDICES[order], TARGETS[order], folder, made=made, **options)[0]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.suffix != ".seconds"}
 
 
 def test_shards_hold_what_the_images_get_alone(tmp_path):
@@ -292,79 +261,3 @@ def test_stored_shares_of_the_logit_add_up_to_it(tmp_path, method):
     np.testing.assert_allclose(kept["input"], maps.values[:].sum((1, 2)), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(kept["input"] + kept["bias"] + kept["epsilon"], explained, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(kept["relevance_1"], kept["input"], rtol=1e-4, atol=1e-4)  # the layer on the pixels
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory):
-    """A scheduler and two workers of one and two threads, as processes of their own: (address, worker processes)."""
-    pytest.importorskip("distributed")
-    folder = tmp_path_factory.mktemp("dask")
-    address_file = folder / "scheduler.json"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1] / "src")])}
-    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment, "cwd": folder}
-    words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    scheduler = subprocess.Popen([*words, "--no-dashboard", "--scheduler-file", str(address_file)], **options)
-    workers = []
-    try:
-        for _ in range(600):
-            if address_file.exists() and address_file.read_text().endswith("}"):
-                break
-            time.sleep(0.1)
-        address = json.loads(address_file.read_text())["address"]
-        words = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--no-dashboard"]
-        workers = [subprocess.Popen([*words, "--nthreads", threads], **options) for threads in ("1", "2")]
-        from distributed import Client
-
-        with Client(address) as client:
-            client.wait_for_workers(2, timeout=60)
-        yield address, workers
-    finally:
-        for process in [*workers, scheduler]:
-            process.kill()
-            process.wait()
-
-
-def test_a_cluster_gives_the_same_maps_and_loses_a_worker_without_loss(tmp_path, cluster):
-    address, workers = cluster
-    params = PARAMS.model_copy(update={"scheduler": address, "shard_size": 1})
-    ticks = []
-
-    def tick(images):
-        ticks.append(images)
-        if len(ticks) == 3:
-            workers[0].kill()
-
-    found = run(tmp_path / "cluster", params=params, tick=tick)
-    here = run(tmp_path / "here", params=PARAMS.model_copy(update={"shard_size": 1}))
-    np.testing.assert_allclose(found.values[:], here.values[:], atol=1e-6)
-    np.testing.assert_array_equal(found.indices, here.indices)
-    assert sum(ticks) == 10
-
-
-def test_a_worker_of_two_threads_explains_one_shard_at_a_time(tmp_path, cluster):
-    """DeepLift keeps numbers on the modules of the one network that a worker has."""
-    address, _ = cluster
-    found = run(tmp_path / "cluster", "deeplift", PARAMS.model_copy(update={"scheduler": address, "shard_size": 1}))
-    here = run(tmp_path / "here", "deeplift", PARAMS.model_copy(update={"shard_size": 1}))
-    scale = np.abs(here.values[:]).max()
-    np.testing.assert_allclose(found.values[:], here.values[:], atol=1e-5 * scale)
-
-
-def test_two_runs_at_one_cluster_do_not_mix(cluster):
-    """The later one takes the workers; the earlier one says so, and never gets maps of the other's network."""
-    from iic.cluster import on_cluster
-
-    context, images = make_context()
-    shards = [Shard(n, images[INDICES[[n]]], INDICES[[n]], TARGETS[[n]]) for n in range(8)]
-    earlier, later = (on_cluster(cluster[0], "sobel", context, shards) for _ in range(2))
-    next(earlier)
-    assert len(list(later)) == 8
-    with pytest.raises(UserError, match="taken over"):
-        list(earlier)
-
-
-def test_a_scheduler_that_is_not_there_is_a_sentence(tmp_path, monkeypatch):
-    pytest.importorskip("distributed")
-    monkeypatch.setattr("iic.cluster.PATIENCE", "1s")
-    with pytest.raises(UserError, match="does not answer"):
-        run(tmp_path, params=PARAMS.model_copy(update={"scheduler": "tcp://127.0.0.1:9"}))

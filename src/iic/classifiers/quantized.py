@@ -119,7 +119,9 @@ class FirstConvolution(nn.Module):
             self.normalize = nn.Identity()
             weight = weight / normalize.std.double()
             bias -= (weight * normalize.mean.double()).sum((1, 2, 3))
-        biases = [bias - FULL * below for below in range(numbers_each)]
+        biases = [
+            bias - FULL * below for below in range(numbers_each)
+        ]  # computed anew: cutting one result up takes longer
         self.layer.out_channels *= numbers_each
         self.layer.weight = nn.Parameter(weight.float().repeat(numbers_each, 1, 1, 1), requires_grad=False)
         self.layer.bias = nn.Parameter(torch.cat(biases).float(), requires_grad=False)

@@ -60,8 +60,8 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
     classes = len(card["train"]["images_per_class"])
     paths = [(project or Path()) / path for path in params.teachers]
     teachers = load_teachers(paths, train.images.shape[1], classes)
-    taught = {"teachers": {name: sha256(path) for name, path in zip(params.teachers, paths, strict=True)}}
-    taught = taught if teachers else {}
+    checksums = {name: sha256(path) for name, path in zip(params.teachers, paths, strict=True)}
+    taught = {"teachers": checksums} if teachers else {}
     model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, classes, params.depth)
     recipe = Recipe(**params.model_dump(include={field.name for field in fields(Recipe)}))
     rest, held = hold_out(train, params.n_validation, params.seed)
