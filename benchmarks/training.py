@@ -106,7 +106,9 @@ def plain_loop(params: TrainingParams, data: tuple[ImageSet, ImageSet, dict], mi
     torch.manual_seed(0)
     np.random.seed(0)
     train, test, card = data
-    model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, depth=params.depth)
+    model = build_network(
+        card["train"]["mean"], card["train"]["std"], params.widths, depth=params.depth, residual=params.residual
+    )
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     images = Augmented(torch.from_numpy(train.images), torch.from_numpy(train.labels))
     loader = DataLoader(images, batch_size=128, shuffle=True)

@@ -152,7 +152,9 @@ def _network(name: str, models: dict[str, Block], project: Path) -> nn.Module:
 
     channels, classes = models["data"].channels, len(models["data"].class_names)
     with torch.random.fork_rng(devices=[]):  # leave no trace in the draws of what runs next
-        return build_network([0.0] * channels, [1.0] * channels, training.widths, classes, training.depth)
+        return build_network(
+            [0.0] * channels, [1.0] * channels, training.widths, classes, training.depth, training.residual
+        )
 
 
 def check_images(blocks: dict[str, dict[str, Block]], prepared: dict[str, int]) -> None:

@@ -45,6 +45,7 @@ class TrainingParams(Block):
     epochs: PositiveInt = 8
     widths: tuple[PositiveInt, PositiveInt, PositiveInt] = Field((64, 256, 256), strict=False)
     depth: PositiveInt = 2  # convolutions in each of the three blocks
+    residual: bool = False  # whether a sum bridges all of them but the first
     batch_size: PositiveInt = 2000
     micro_batch: int = Field(125, ge=2)
     flip: bool = False

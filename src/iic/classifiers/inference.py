@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from iic.classifiers.networks import Cast, is_chain
+from iic.classifiers.networks import Cast, Residual, is_chain
 
 CLEARLY_FASTER = 1.4  # times float32's speed from which training in bfloat16 pays
 WEIGHTED = (nn.Conv2d, nn.Linear)
@@ -44,6 +44,8 @@ def freeze(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
 def _folded(layers: nn.Sequential) -> list[nn.Module]:
     folded: list[nn.Module] = []
     for module in layers:
+        if type(module) is Residual:
+            module = Residual(*_folded(module.path))
         norm = type(module) is nn.BatchNorm2d and module.running_mean is not None
         if norm and folded and type(folded[-1]) is nn.Conv2d:  # a derived class may make its weights as it runs
             folded[-1] = fuse_conv_bn_eval(folded[-1], module)
@@ -69,7 +71,11 @@ def _middle(model: nn.Module) -> range:
     if len(weighted) < 3 or not once:
         return range(0)
     middle = range(weighted[1], weighted[-1])
-    return middle if all(type(model[number]) in CASTABLE for number in middle) else range(0)
+    return middle if all(_castable(model[number]) for number in middle) else range(0)
+
+
+def _castable(module: nn.Module) -> bool:
+    return all(map(_castable, module.path)) if type(module) is Residual else type(module) in CASTABLE
 
 
 def _cast(layers: nn.Sequential, dtype: torch.dtype) -> nn.Sequential:

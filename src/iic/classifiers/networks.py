@@ -1,7 +1,8 @@
 """The explained networks: normalisation, a whitening convolution, three blocks of convolutions, one linear layer.
 
 Order within a block: convolution, BatchNorm, ReLU, pool; every BatchNorm folds into its convolution, no module is used
-twice. Widths and the whitened 2x2 input follow Jordan 2024 (arXiv 2404.00498), with ReLU in place of GELU.
+twice. Widths, the whitened 2x2 input and the residual sums follow Jordan 2024 (arXiv 2404.00498), with ReLU in place of
+GELU.
 """
 
 from __future__ import annotations
@@ -44,6 +45,17 @@ class Cast(nn.Module):
         return x.to(self.dtype)
 
 
+class Residual(nn.Module):
+    """The input plus what a chain of layers makes of it (He et al. 2016, arXiv 1512.03385): (N, C, H, W)."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.path = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.path(x)
+
+
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
     convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
     nn.init.dirac_(convolution.weight.data[: min(inputs, outputs)])  # starts by passing its input on
@@ -58,10 +70,12 @@ def build_network(
     widths: tuple[int, int, int] = (64, 256, 256),
     classes: int = 10,
     depth: int = 2,
+    residual: bool = False,
 ) -> nn.Sequential:
     """A network for 28x28 or 32x32 images with len(mean) channels; logits (N, classes) from pixels 0..255.
 
-    Each of its three blocks has `depth` convolutions of its width; the pooling follows the first.
+    Each of its three blocks has `depth` convolutions of its width; the pooling follows the first. `residual` bridges
+    the others of a block by a sum, which stands before the block's last ReLU.
 
     Its buffer `temperature` is what its logits are to be divided by for calibrated probabilities; 1 until it is fitted.
     """
@@ -69,8 +83,8 @@ def build_network(
     layers: list[nn.Module] = [Normalize(mean, std), nn.Conv2d(len(mean), whitened, 2), nn.ReLU()]
     for inputs, outputs in zip((whitened, *widths[:2]), widths, strict=True):
         layers += [*_convolution(inputs, outputs), nn.MaxPool2d(2)]
-        for _ in range(depth - 1):
-            layers += _convolution(outputs, outputs)
+        rest = [layer for _ in range(depth - 1) for layer in _convolution(outputs, outputs)]
+        layers += [Residual(*rest[:-1]), rest[-1]] if residual and rest else rest
     head = nn.Linear(widths[-1], classes, bias=False)
     nn.init.normal_(head.weight, std=1 / widths[-1])
     layers += [nn.MaxPool2d(3), nn.Flatten(), head]
@@ -80,7 +94,7 @@ def build_network(
 
 
 def network_from_state(state: dict[str, Tensor]) -> nn.Sequential:
-    """The network of `build_network` with these weights, its widths and depth read off their shapes.
+    """The network of `build_network` with these weights, its form read off their names and shapes.
 
     Raises:
         RuntimeError, KeyError: the state dict is of another network.
@@ -91,6 +105,6 @@ def network_from_state(state: dict[str, Tensor]) -> nn.Sequential:
     head = next(tensor for tensor in reversed(state.values()) if tensor.ndim == 2)
     mean, std = state["0.mean"].flatten().tolist(), state["0.std"].flatten().tolist()
     with torch.random.fork_rng(devices=[]):  # the start is overwritten: leave no trace in the caller's draws
-        model = build_network(mean, std, widths, len(head), depth)
+        model = build_network(mean, std, widths, len(head), depth, any(".path." in name for name in state))
     model.load_state_dict(state)
     return model.eval()

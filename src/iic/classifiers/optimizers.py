@@ -55,10 +55,10 @@ def whitening_filters(patches: Tensor, eps: float = 5e-4) -> Tensor:
 
 def build_optimizers(model: nn.Sequential, recipe: Recipe) -> list[torch.optim.Optimizer | FilterMuon]:
     """Of `build_network`'s biases and last layer, and of its filters but the whitening ones, which are not learnt."""
-    convolutions = [m for m in model if isinstance(m, nn.Conv2d)]
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
     head = model[-1]
     decay = recipe.weight_decay * recipe.batch_size
-    norm_biases = [m.bias for m in model if isinstance(m, nn.BatchNorm2d)]
+    norm_biases = [m.bias for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     # The published rates are for 256 features whose logits are divided by 256. Here the head carries that scale, so its
     # rate is divided by 256^2; and the fewer features, the larger each one's weight and the steps that it causes.
     narrowness = 256 / head.in_features

@@ -21,7 +21,7 @@ from iic.classifiers.batchnorm import settle
 from iic.classifiers.checkpoint import Checkpoint
 from iic.classifiers.distillation import Teachers
 from iic.classifiers.mixing import cut_mix
-from iic.classifiers.networks import WHITENED
+from iic.classifiers.networks import WHITENED, Residual
 from iic.classifiers.optimizers import build_optimizers, set_rates, whitening_filters
 from iic.classifiers.precision import keep_freed_memory
 from iic.classifiers.recipe import Recipe
@@ -183,7 +183,7 @@ class _Run:
         self.pooled_first.eval()
         batches = self.sample.split(self.recipe.micro_batch)
         parts = (p.float().contiguous(memory_format=torch.channels_last) for p in batches)
-        settle(self.pooled_first, [m for m in self.pooled_first if isinstance(m, nn.BatchNorm2d)], parts)
+        settle(self.pooled_first, [m for m in self.pooled_first.modules() if isinstance(m, nn.BatchNorm2d)], parts)
         self.model.cpu()
 
 
@@ -212,12 +212,17 @@ def pool_early(model: nn.Sequential) -> nn.Sequential:
     for at, module in enumerate(model):
         behind_norm = [type(m) for m in layers[-2:]] == [nn.BatchNorm2d, nn.ReLU]
         early = isinstance(module, nn.MaxPool2d) and behind_norm and at != last
-        if isinstance(module, nn.ReLU):
-            module = nn.ReLU(inplace=True)
-        elif can_lie_side_by_side(module):
-            module = SideBySide(module)
-        layers.insert(len(layers) - 2 if early else len(layers), module)
+        layers.insert(len(layers) - 2 if early else len(layers), _for_training(module))
     return nn.Sequential(*layers)
+
+
+def _for_training(module: nn.Module) -> nn.Module:
+    """A module that computes the same with the same weights, in less time."""
+    if isinstance(module, Residual):
+        return Residual(*map(_for_training, module.path))
+    if isinstance(module, nn.ReLU):
+        return nn.ReLU(inplace=True)
+    return SideBySide(module) if can_lie_side_by_side(module) else module
 
 
 def backward(

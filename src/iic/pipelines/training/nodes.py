@@ -62,7 +62,9 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
     teachers = load_teachers(paths, train.images.shape[1], classes)
     checksums = {name: sha256(path) for name, path in zip(params.teachers, paths, strict=True)}
     taught = {"teachers": checksums} if teachers else {}
-    model = build_network(card["train"]["mean"], card["train"]["std"], params.widths, classes, params.depth)
+    model = build_network(
+        card["train"]["mean"], card["train"]["std"], params.widths, classes, params.depth, params.residual
+    )
     recipe = Recipe(**params.model_dump(include={field.name for field in fields(Recipe)}))
     rest, held = hold_out(train, params.n_validation, params.seed)
     dtype = choose_dtype(params.dtype, model, rest, recipe, device)
