@@ -5,10 +5,17 @@ import pytest
 import torch
 from torch import nn
 
+from iic.classifiers.batchnorm import settle
 from iic.classifiers.inference import freeze, logits
 from iic.classifiers.networks import build_network
 from iic.classifiers.precision import choose_device, fast_forward, keep_freed_memory
-from iic.classifiers.quantized import FirstConvolution, QuantizedConvolution, QuantizedPool, can_quantize, quantize
+from iic.classifiers.quantized import can_quantize, quantize
+from iic.classifiers.quantized_layers import (
+    FirstConvolution,
+    QuantizedConvolution,
+    QuantizedPool,
+    QuantizedResidual,
+)
 from iic.classifiers.recipe import Recipe
 from iic.classifiers.training import train
 from iic.data.sources import load_digits
@@ -35,6 +42,33 @@ def test_eight_bits_name_the_same_classes_and_hardly_move_probabilities(trained)
     assert (expected.argmax(1) == found.argmax(1)).float().mean() >= 0.99
     assert (expected.softmax(1) - found.softmax(1)).abs().mean() < 0.005
     assert not torch.equal(expected, found)  # it is another forward
+
+
+@needs_vnni
+def test_a_sum_of_a_path_and_its_input_is_within_a_step_of_float32():
+    """The quantised sum against float32 on the very numbers that it holds; its input is left as it was."""
+    torch.manual_seed(0)
+    model = build_network([33.0], [78.0], widths=(8, 16, 32), depth=3, residual=True)
+    pixels = 255 * torch.rand(32, 1, 28, 28)
+    settle(model.eval(), [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [pixels])
+    plain = freeze(model)
+    assert can_quantize(plain)
+    fast = quantize(plain, pixels)
+    sums = [layer for layer in fast if isinstance(layer, QuantizedResidual)]
+    assert [len(layer.path) for layer in sums] == [1, 1, 1]
+    x = pixels
+    for layer in fast:
+        before, x = x.clone(), layer(x)
+        if isinstance(layer, QuantizedResidual):
+            inner, last = layer.path(before), layer.last
+            weight = last.numbers.float() * last.weight_scale.view(-1, 1, 1, 1)
+            path = nn.functional.conv2d(inner.float() * last.scale, weight, last.bias, padding=1)
+            exact = (path + before.float() * layer.scale).relu() / last.output_scale
+            assert (x.float() - exact.clamp(max=255)).abs().max() <= 0.51
+            assert torch.equal(layer(before), x)
+    expected, found = logits(plain, pixels), logits(fast, pixels)
+    assert (found - expected).mean(0).abs().max() < 1e-3 * expected.std()
+    assert (found - expected).norm() < 0.1 * (expected - expected.mean(0)).norm()
 
 
 @needs_vnni
