@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy import integrate, stats
+from scipy import integrate, optimize, stats
 from small_posteriors import normals, small_fit, small_images, vector
 from torch import distributions as td
 
@@ -49,6 +49,34 @@ def test_the_divergence_of_normals_is_torchs():
     torch.testing.assert_close(inference.kl_divergence(priors.Normal(0.7), loc, variance), expected)
     certain = -td.Normal(0.0, 0.7).log_prob(loc["layer0.weight"]).sum()
     torch.testing.assert_close(priors.Normal(0.7).cross_entropy(loc["layer0.weight"], 0.0), certain)
+
+
+def test_own_scales_are_those_of_the_least_divergence():
+    """Against torch's divergence, its scale minimised by a line search, weight by weight."""
+    loc, scale = normals()
+    variance = {name: value.square() for name, value in scale.items()}
+    least = 0.0
+    for mean, spread in zip(vector(loc), vector(scale), strict=True):
+        q = td.Normal(mean.double(), spread.double())
+        found = optimize.minimize_scalar(
+            lambda log_scale, q=q: td.kl_divergence(q, td.Normal(0.0, math.exp(log_scale))).item(), bounds=(-8, 4)
+        )
+        least += found.fun
+    prior = priors.OwnScales()
+    assert inference.kl_divergence(prior, loc, variance).item() == pytest.approx(least, rel=1e-4)
+    assert inference.kl_divergence(priors.Normal(0.7), loc, variance) > least
+
+
+def test_own_scales_are_recorded_and_let_weights_that_tell_nothing_go():
+    """A bias has to say how common the classes are; the weights see nothing, and end without a trace of the images."""
+    images, labels = np.zeros((40, 1, 2, 2), dtype=np.uint8), np.repeat([0, 1], [30, 10])
+    settings = Settings(hidden=(), own_scales=True, epochs=400, batch_size=10, learning_rate=0.03)
+    found = inference.fit(images, labels, settings, seed=0)
+    assert found.record.prior == (0.0,)
+    share = (found.loc["layer0.weight"] / found.scale["layer0.weight"]).abs().max()
+    assert share < 0.05
+    bias = found.loc["layer0.bias"]
+    assert (bias[0] - bias[1]).item() == pytest.approx(math.log(3), abs=0.35)
 
 
 # Local reparameterisation

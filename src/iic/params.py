@@ -161,6 +161,7 @@ class BayesianParams(Block):
     prior_scale: PositiveFloat = 0.5
     narrow_scale: PositiveFloat | None = None  # of the prior's second, narrow Normal; None is a prior of one Normal
     wide_share: float = Field(0.5, gt=0, lt=1)  # of the part with prior_scale, where there is a narrow one
+    own_scales: bool = False  # mean-field Normal: each weight's prior has a scale of its own, learnt, for prior_scale
     epochs: PositiveInt = 20
     reference_epochs: PositiveInt | None = None  # of the references, each of them trained as often; None is `epochs`
     batch_size: PositiveInt = 200

@@ -6,7 +6,7 @@ Pyro is needed to learn only; a posterior is plain tensors, and sampling from it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -69,6 +69,7 @@ def fit(
     parameters, fields = learn(data, settings, mean_field, seed=seed, progress=progress)
     names = network.weight_shapes(data.sizes)
     loc, scale = ({name: parameters[f"{name}.{part}"] for name in names} for part in ("loc", "scale"))
+    fields["record"] = replace(fields["record"], prior=settings.mean_field_prior.numbers)
     return Posterior(loc, scale, **fields)
 
 
@@ -77,7 +78,7 @@ def mean_field(sizes: tuple[int, ...], settings: Settings) -> Callable[[Tensor],
     import pyro
     from pyro.distributions import constraints
 
-    means, prior = network.initial_means(sizes), settings.prior
+    means, prior = network.initial_means(sizes), settings.mean_field_prior
 
     def forward(inputs: Tensor) -> tuple[Tensor, Tensor]:
         loc = {name: pyro.param(f"{name}.loc", mean) for name, mean in means.items()}

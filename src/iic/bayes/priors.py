@@ -1,4 +1,4 @@
-"""What is believed of every weight and bias before training: a Normal, or a scale mixture of two.
+"""What is believed of every weight and bias before training: a Normal, a scale mixture of two, or scales to be learnt.
 
 Both answer one question, the cross entropy -E log p(w) under what training has made of w. The KL divergence is that
 minus the entropy of w; the penalty of a single set of weights is that itself.
@@ -33,7 +33,7 @@ class Prior(Protocol):
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """What tells it from others: one number for a Normal, three for a mixture."""
+        """What tells it from others: one number for a Normal, three for a mixture, 0 for scales of their own."""
 
 
 @dataclass(frozen=True)
@@ -92,3 +92,28 @@ class ScaleMixture:
     def numbers(self) -> tuple[float, ...]:
         """(share, wide, narrow)."""
         return astuple(self)
+
+
+@dataclass(frozen=True)
+class OwnScales:
+    """Normal of mean 0, each weight with a scale of its own, at the ELBO's maximum: automatic relevance determination.
+
+    Given q, the best variance of a weight's prior is E w² under q, so its divergence is log(1 + mean² / variance) / 2
+    (Titsias and Lázaro-Gredilla 2014, "Doubly stochastic variational Bayes"): a weight that is not needed
+    costs nothing at mean 0, one that is costs the bits of its mean, however far from 0 that is. The scales are
+    estimated, not integrated over: empirical Bayes.
+    """
+
+    needs_sample = False
+
+    def cross_entropy(self, loc: Tensor, variance: Tensor, sample: Tensor | None = None) -> Tensor:
+        """As `Prior.cross_entropy`, at the best scales; the variance is above 0.
+
+        The best scales' own slope is zero, so gradients through them are those at fixed scales.
+        """
+        return (loc.square() + variance).log().sum() / 2 + loc.numel() * (LOG_ROOT_2PI + 0.5)
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """(0.0,)."""
+        return (0.0,)

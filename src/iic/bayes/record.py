@@ -21,7 +21,8 @@ class Record:
 
     Attributes:
         unit: what a raw input is divided by: 255 for pixels.
-        prior: `numbers` of the prior: (scale,) or (share, wide, narrow); () in files of before it was recorded.
+        prior: `numbers` of the prior: (scale,), (share, wide, narrow), or (0,) for scales of each weight's own; () in
+            files of before it was recorded.
         kl_weights: of the KL divergence (or the log prior), at the last step of each epoch; () says 1 throughout.
         held_out: (count, seed) of the training images that `data.images.hold_out` kept from it; () says nothing of any.
     """

@@ -22,6 +22,8 @@ class Settings:
         final_rate: share of the learning rate that is left at the last step.
         narrow_scale: standard deviation of the prior's narrow part; None is a prior of one Normal.
         wide_share: share of the part with `prior_scale` where there is a narrow one.
+        own_scales: mean-field Normal only: every weight's prior has a scale of its own, learnt (`priors.OwnScales`), in
+            place of `prior_scale`, which the other posteriors keep.
         local: mean-field Normal only: draw pre-activations in place of weights (`network.local_logits`).
         subtract_mean: whether inputs are x / 255 minus the mean pixel, or x / 255. Where most pixels are 0, a 0 keeps
             the noise of their weights out of the network.
@@ -45,6 +47,7 @@ class Settings:
     final_rate: float = 0.1
     narrow_scale: float | None = None
     wide_share: float = 0.5
+    own_scales: bool = False
     local: bool = True
     subtract_mean: bool = True
     shift: int = 0
@@ -69,6 +72,11 @@ class Settings:
             raise UserError(
                 "The Bayesian network's kl_share, wide_share and dropout are shares: set them within 0 and 1."
             )
+        if self.own_scales and self.narrow_scale is not None:
+            raise UserError(
+                f"The Bayesian network's prior is one of own_scales or has a narrow_scale ({self.narrow_scale}): "
+                "set one of the two only."
+            )
         if self.narrow_scale is not None and not 0 < self.narrow_scale < self.prior_scale:
             raise UserError(
                 f"The Bayesian network's narrow_scale is {self.narrow_scale}: set it between 0 and its prior_scale "
@@ -76,8 +84,13 @@ class Settings:
             )
 
     @property
+    def mean_field_prior(self) -> priors.Prior:
+        """The prior of every weight and bias of a mean-field Normal."""
+        return priors.OwnScales() if self.own_scales else self.prior
+
+    @property
     def prior(self) -> priors.Normal | priors.ScaleMixture:
-        """The prior of every weight and bias."""
+        """The prior of every weight and bias of all posteriors but the mean-field Normal."""
         if self.narrow_scale is None:
             return priors.Normal(self.prior_scale)
         return priors.ScaleMixture(self.wide_share, self.prior_scale, self.narrow_scale)
