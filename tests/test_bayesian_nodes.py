@@ -38,7 +38,8 @@ def card_of(name):
 
 
 def data_card(name):
-    return {"train": {"sha256": card_of(name)["train_sha256"]}}
+    card = card_of(name)
+    return {"train": {"sha256": card["train_sha256"], "content_sha256": card["train_content_sha256"]}}
 
 
 @pytest.fixture(scope="module")
@@ -64,9 +65,12 @@ def test_a_network_has_not_learnt_exactly_where_it_held_out_all_of_them():
 def test_the_plain_networks_part_is_its_cards_where_it_is_shipped():
     card = card_of("digits.pt")["recipe"]
     other = TrainingParams(weights="shipped", n_validation=card["n_validation"] + 1, seed=card["seed"] + 1)
-    assert plain_part(other, "digits", ROOT) == (card["n_validation"], card["seed"])
-    assert plain_part(TrainingParams(n_validation=7, seed=3), "digits", ROOT) == (7, 3)
-    assert plain_part(TrainingParams(weights="mine.pt2", n_validation=7), "digits", ROOT) == ()
+    train, _ = load_digits()
+    assert plain_part(other, train, "digits", ROOT) == (card["n_validation"], card["seed"])
+    assert plain_part(TrainingParams(n_validation=7, seed=3), train, "digits", ROOT) == (7, 3)
+    assert plain_part(TrainingParams(weights="mine.pt2", n_validation=7), train, "digits", ROOT) == ()
+    turned = train[np.arange(len(train))[::-1]]  # the same images in other places: which were held out is not known
+    assert plain_part(other, turned, "digits", ROOT) == ()
 
 
 def test_a_last_layer_has_learnt_what_the_layers_before_it_have():
@@ -101,6 +105,8 @@ def test_a_posterior_says_what_was_held_out_from_it_wherever_it_comes_from(digit
     card_path(copy).write_text(json.dumps(told))
     known = train_bayesian(shipped, training, train, data_card(name), "mnist", tmp_path)
     assert known.record.held_out == (40, 2) and not has_learnt(known.record.held_out, (30, 2))
+    reordered = {"train": {**data_card(name)["train"], "sha256": "of another order"}}
+    assert train_bayesian(shipped, training, train, reordered, "mnist", tmp_path).record.held_out == ()
 
 
 # Which posteriors there are, and their names
@@ -114,6 +120,26 @@ def test_references_that_cannot_be_are_left_out_with_a_reason():
     assert set(left_out(BayesianParams(), last_layer=False)) == set()
     assert set(left_out(BayesianParams(), last_layer=True)) == {"dropout", "ensemble"}
     assert set(left_out(mixture.model_copy(update={"temperature": 0.1}), last_layer=False)) == {"laplace", "dropout"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"own_scales": True, "narrow_scale": 0.1}, "own_scales or a narrow_scale, not both"),
+        ({"narrow_scale": 0.5}, "not below prior_scale, which is 0.5"),
+    ],
+)
+def test_a_prior_that_cannot_be_is_refused_before_any_node_runs(changes, message):
+    with pytest.raises(ValueError, match=message):
+        BayesianParams(**changes)
+
+
+def test_own_scales_get_through_and_references_keep_their_prior(digits):
+    train, _ = digits
+    params = BayesianParams(**SMALL, own_scales=True, references=("low_rank",))
+    assert train_bayesian(params, TrainingParams(), train, {}, "digits").record.prior == (0.0,)
+    references = train_references(params, TrainingParams(), train, "digits")
+    assert {reference.record.prior for reference in references.values()} == {(0.5,)}
 
 
 def test_what_is_called_no_reference_is_what_fits_refuse_or_a_single_maximum():

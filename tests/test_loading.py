@@ -3,7 +3,7 @@ import pytest
 import torchvision
 from PIL import Image
 
-from iic.data.card import describe
+from iic.data.card import checksum, content_checksum, describe
 from iic.data.images import ImageSet, check_sides
 from iic.data.loading import check_source, load
 from iic.errors import UserError
@@ -97,3 +97,14 @@ def test_the_card_counts(tmp_path):
     assert (
         describe(data, other, name="p", source="", class_names=("a", "b"))["test"]["sha256"] != card["test"]["sha256"]
     )
+
+
+def test_the_content_checksum_is_of_labelled_images_whatever_their_order():
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (10, 3, 4, 4), dtype=np.uint8), np.array([0] * 4 + [1] * 6)
+    data, order = ImageSet(images, labels), rng.permutation(10)
+    turned = ImageSet(images[order], labels[order])
+    assert content_checksum(turned) == content_checksum(data) and checksum(turned) != checksum(data)
+    others = (ImageSet(images, labels[::-1].copy()), ImageSet(images ^ np.uint8(1), labels), data[np.arange(9)])
+    doubled = data[np.array([*range(9), 0])]
+    assert len({content_checksum(other) for other in (data, *others, doubled)}) == 5

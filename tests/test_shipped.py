@@ -22,8 +22,8 @@ SHIPPED = sorted((ROOT / FOLDER).glob("*.pt"))
 def test_weights_come_back_and_an_altered_file_is_refused(tmp_path):
     state = {"large": torch.randn(50, 50), "small": torch.randn(7), "count": torch.tensor(3)}
     path = tmp_path / "digits.pt"
-    ship(state, path, {"train_sha256": "abc"})
-    assert check_shipped(path, "abc")["train_sha256"] == "abc"
+    ship(state, path, {"train_content_sha256": "abc"})
+    assert check_shipped(path, "abc")["train_content_sha256"] == "abc"
     loaded = load_shipped(path)
     assert torch.equal(loaded["large"], state["large"].half().float())
     assert torch.equal(loaded["small"], state["small"]) and loaded["count"] == 3
@@ -69,7 +69,11 @@ def test_a_posterior_that_float16_changes_is_not_shipped(tmp_path, size):
         {
             "digits.posterior": posterior,
             "digits.test": ImageSet(images, labels),
-            "digits.data_card": {"source": "digits", "train": {"sha256": "a"}, "test": {"sha256": "b"}},
+            "digits.data_card": {
+                "source": "digits",
+                "train": {"sha256": "a", "content_sha256": "c"},
+                "test": {"sha256": "b"},
+            },
             "digits.bayesian_report": {"forced_accuracy": 1.0},
         }
     )
@@ -79,7 +83,7 @@ def test_a_posterior_that_float16_changes_is_not_shipped(tmp_path, size):
     path = tmp_path / FOLDER / "digits_bayesian.pt"
     if size == 1:
         assert ship_posterior(shelf, "digits", tmp_path) == path
-        assert check_shipped(path, "a")["forced_accuracy"] == 1
+        assert check_shipped(path, "c")["forced_accuracy"] == 1
     else:
         with pytest.raises(UserError, match="float16 moves the test accuracy of 'digits' to 0"):
             ship_posterior(shelf, "digits", tmp_path)
@@ -91,7 +95,9 @@ def test_what_is_shipped_is_what_the_cards_say():
     for path in SHIPPED:
         card = check_shipped(path)
         assert card_path(path).name == f"{path.name}.json"
-        assert {"dataset", "train_sha256", "recipe", "seed", "date", "code", "sha256"} <= set(card)
+        assert {"dataset", "train_sha256", "train_content_sha256", "recipe", "seed", "date", "code", "sha256"} <= set(
+            card
+        )
 
 
 def test_a_run_ships_and_a_run_uses_what_was_shipped(finished_run, tmp_path):

@@ -84,7 +84,10 @@ def ship(datasets: tuple[str, ...]) -> None:
         for dataset in datasets:
             click.echo(ship_network(context.catalog, dataset, project))
         for dataset in one_channel(datasets, context.config_loader["parameters"]):
-            click.echo(ship_posterior(context.catalog, dataset, project))
+            if context.catalog.exists(f"{dataset}.bayesian_report"):
+                click.echo(ship_posterior(context.catalog, dataset, project))
+            else:
+                click.echo(f"No Bayesian network of '{dataset}' was trained here: its shipped weights stay.")
 
 
 @cli.command(name="seeds")

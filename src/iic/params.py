@@ -1,4 +1,7 @@
-"""Every parameter block, checked before any node runs; what parameters.yml does not name has these defaults."""
+"""Every parameter block, checked before any node runs; what parameters.yml does not name has these defaults.
+
+Seeds key all draws of their block.
+"""
 
 from __future__ import annotations
 
@@ -43,20 +46,20 @@ class TrainingParams(Block):
     n_validation: int = Field(0, ge=0)  # training images held out to fit the temperature; 0 leaves it at 1
 
     epochs: PositiveInt = 8
-    widths: tuple[PositiveInt, PositiveInt, PositiveInt] = Field((64, 256, 256), strict=False)
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt] = Field((64, 256, 256), strict=False)  # channels of the blocks
     depth: PositiveInt = 2  # convolutions in each of the three blocks
-    residual: bool = False  # whether a sum bridges all of them but the first
+    residual: bool = False  # a sum adds what a block's pooling gives to what its other convolutions make of it
     batch_size: PositiveInt = 2000
-    micro_batch: int = Field(125, ge=2)
-    flip: bool = False
-    shift: int = Field(2, ge=0, le=8)
+    micro_batch: int = Field(125, ge=2)  # images through the network at once; BatchNorm sees only these
+    flip: bool = False  # mirrored in every second epoch
+    shift: int = Field(2, ge=0, le=8)  # pixels each way, at most
     crop: int = Field(28, ge=25)  # pixels a side; the network takes no smaller image
     crop_epochs: int = Field(0, ge=0)  # so many first epochs see windows of `crop` pixels only
     cutout: int = Field(0, ge=0, le=16)  # side of the square that is blanked in each image, pixels
     cutmix: float = Field(0.0, ge=0, le=1)  # probability that an image gets a rectangle of another, and of its label
     teachers: tuple[str, ...] = Field((), strict=False)  # state dicts of networks whose answers take the labels' place
     prune: float = Field(0.0, ge=0, lt=1)  # share of the images with a loss below the mean that an epoch leaves out
-    label_smoothing: float = Field(0.2, ge=0, lt=1)
+    label_smoothing: float = Field(0.2, ge=0, lt=1)  # share of each label that goes to all classes alike
     filter_lr: PositiveFloat = 0.24  # Muon's rate at the start, the angle of a step: smaller for smaller batches
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the convolutions; "auto" is what is faster here
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where it is trained; "auto" is CUDA where there is one
@@ -69,31 +72,34 @@ class AttributionParams(Block):
     n_images: PositiveInt = 200
     seed: int = Field(0, ge=0)
 
-    segmentation: Literal["slic", "grid", "pixels"] = "slic"
+    segmentation: Literal["slic", "grid", "pixels"] = "slic"  # "pixels": each by itself
     segments: str | None = None  # a .npy file of your own superpixels: integers (H, W), or (test images, H, W)
-    superpixels: int = Field(50, ge=2)
-    compactness: PositiveFloat = 10.0
+    superpixels: int = Field(50, ge=2)  # aimed at; SLIC finds fewer
+    compactness: PositiveFloat = 10.0  # of SLIC: about 10 in colour, 0.1 in grey
     fill: Literal["mean", "constant", "superpixel_mean", "blur"] = "mean"  # what shows where a superpixel is off
-    fill_constant: float = Field(0.0, ge=0, le=255)
+    fill_constant: float = Field(0.0, ge=0, le=255)  # the grey of "constant"
 
     budget: int = Field(1000, ge=16)  # forwards per image of LIME, Kernel SHAP and RISE, at most
     stop_early: bool = False  # Kernel SHAP ends when the top fifth of an image is settled
     kernel_power: float = Field(0.0, ge=0, le=1)  # coalition sizes by the kernel's mass to this power; 0 is leverage
-    lime_kernel_width: PositiveFloat = 0.25
-    lime_ridge: PositiveFloat = 1.0
-    rise_cells: int = Field(8, ge=2)
-    occlusion_window: PositiveInt = 6
-    occlusion_stride: PositiveInt = 2
+    lime_kernel_width: PositiveFloat = 0.25  # as in the package `lime`, of the cosine distance
+    lime_ridge: PositiveFloat = 1.0  # the penalty of its regression
+    rise_cells: int = Field(8, ge=2)  # a side of RISE's coarse grid
+    occlusion_window: PositiveInt = 6  # pixels a side
+    occlusion_stride: PositiveInt = 2  # pixels
     gradient_steps: PositiveInt = 32  # of integrated gradients; noisy copies of SmoothGrad
     smoothgrad_noise: PositiveFloat = 0.15  # standard deviation, as a share of the image's range
-    lrp_rules: dict[str, str] = {}  # layer -> rule, before the composite's choice
+    lrp_rules: dict[
+        str, str
+    ] = {}  # layer -> rule, before the composite's choice, as {"3": flat}; names of rules are in
+    # `explainers.composites.RULES`, those of layers as `print(classifiers.inference.freeze(model))` has them
     blur: PositiveFloat = 1.5  # standard deviation of the blurred twins, pixels
 
     backend: Literal["own", "library"] = "own"  # "library": lime, shap and Captum themselves, on the same superpixels
-    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = "auto"  # of methods that only ask for answers
     device: Literal["auto", "cpu", "cuda"] = "auto"
     batch_size: int = Field(0, ge=0)  # images a forward; 0 takes what suits the device
-    shard_size: PositiveInt = 100
+    shard_size: PositiveInt = 100  # images a file: what a killed run loses at most
     scheduler: str | None = None  # address of a Dask scheduler; None explains in this process
 
     def determining(self) -> dict:
@@ -119,9 +125,9 @@ class EvaluationParams(Block):
     fills: tuple[Literal["salt_and_pepper", "mean_colour", "road", "blur", "donor"], ...] = Field(
         ("salt_and_pepper", "mean_colour", "road", "blur", "donor"), min_length=1, strict=False
     )  # of the matrix; the headline has salt and pepper and the mean colour
-    shares: tuple[float, ...] = Field((0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9), min_length=2, strict=False)
-    matrix_images: PositiveInt = 1000
-    matrix_seeds: tuple[NonNegativeInt, ...] = Field((0, 1), min_length=1, strict=False)
+    shares: tuple[float, ...] = Field((0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9), min_length=2, strict=False)  # of the matrix
+    matrix_images: PositiveInt = 1000  # the first explained ones
+    matrix_seeds: tuple[NonNegativeInt, ...] = Field((0, 1), min_length=1, strict=False)  # of its fills' noise
     properties_images: PositiveInt = 200  # explained images for complexity, faithfulness, localisation, agreement
     sanity_images: PositiveInt = 20  # explained again on noisy copies and by randomised networks
     judge_epochs: PositiveInt = 2  # for which the second judge sees masked training images
@@ -131,7 +137,7 @@ class EvaluationParams(Block):
     shortcut_share: float = Field(1.0, gt=0, le=1)  # of that class's training images; below 1 it may not be taken
     shortcut_epochs: PositiveInt = 6  # of the copy trained with it; at most the network's own: watermarks are easy
     shortcut_images: int = Field(50, ge=10)  # marked test images that are explained
-    bootstrap: int = Field(2000, ge=100)
+    bootstrap: int = Field(2000, ge=100)  # replicates of every interval
     per_class: PositiveInt = 3  # rows of each class in the visual comparison
     seed: int = Field(0, ge=0)
 
@@ -155,13 +161,13 @@ class BayesianParams(Block):
     weights: Literal["trained", "shipped"] = "trained"
 
     posterior: Posterior = "mean_field"  # the one that is explained
-    references: tuple[Posterior, ...] = Field(("laplace", "low_rank", "dropout", "ensemble"), strict=False)
+    references: tuple[Posterior, ...] = Field(("laplace", "low_rank", "dropout", "ensemble"), strict=False)  # beside it
 
-    hidden: tuple[PositiveInt, ...] = Field((256,), strict=False)
-    prior_scale: PositiveFloat = 0.5
+    hidden: tuple[PositiveInt, ...] = Field((256,), strict=False)  # units of each hidden layer
+    prior_scale: PositiveFloat = 0.5  # standard deviation of every weight and bias a priori
     narrow_scale: PositiveFloat | None = None  # of the prior's second, narrow Normal; None is a prior of one Normal
     wide_share: float = Field(0.5, gt=0, lt=1)  # of the part with prior_scale, where there is a narrow one
-    own_scales: bool = False  # mean-field Normal: each weight's prior has a scale of its own, learnt, for prior_scale
+    own_scales: bool = False  # mean-field Normal: each weight's prior has a scale of its own, learnt, not prior_scale
     epochs: PositiveInt = 20
     reference_epochs: PositiveInt | None = None  # of the references, each of them trained as often; None is `epochs`
     batch_size: PositiveInt = 200
@@ -179,7 +185,7 @@ class BayesianParams(Block):
     dropout: float = Field(0.5, gt=0, lt=1)  # share of units that MC dropout leaves out
 
     samples: int = Field(100, ge=2)  # of the posterior
-    threshold: float = Field(0.2, gt=0, lt=1)
+    threshold: float = Field(0.2, gt=0, lt=1)  # of the original study's rule: answers if a class's median exceeds it
     doubt_shares: tuple[float, ...] = Field((0.1, 0.2, 0.5), min_length=1, strict=False)  # of pixels kept or removed
     doubt_images: PositiveInt = 200  # explained images that are degraded so, at most
     noise_images: PositiveInt = 1000  # and as many of every other set of foreign images
@@ -188,6 +194,14 @@ class BayesianParams(Block):
     variance_images: PositiveInt = 20  # explained again and again, for the table of sources of variance
     repeats: int = Field(3, ge=2)  # for that table
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _priors_parts_fit(self) -> BayesianParams:
+        if self.narrow_scale is not None and self.own_scales:
+            raise ValueError("the prior has own_scales or a narrow_scale, not both")
+        if self.narrow_scale is not None and self.narrow_scale >= self.prior_scale:
+            raise ValueError(f"narrow_scale is not below prior_scale, which is {self.prior_scale}")
+        return self
 
     @model_validator(mode="after")
     def _shares_are_shares(self) -> BayesianParams:

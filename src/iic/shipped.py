@@ -49,12 +49,12 @@ def card_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def check_shipped(path: Path, train_sha256: str | None = None) -> dict[str, Any]:
+def check_shipped(path: Path, train_content: str | None = None) -> dict[str, Any]:
     """The model card, once the weights are known to be the ones that it describes.
 
     Args:
         path: the weights.
-        train_sha256: checksum of the training images at hand; None leaves it unchecked.
+        train_content: `data.card.content_checksum` of the training images at hand; None leaves it unchecked.
 
     Raises:
         UserError: no such weights, a checksum that differs, or weights that were trained on other images.
@@ -68,10 +68,11 @@ def check_shipped(path: Path, train_sha256: str | None = None) -> dict[str, Any]
             f"{path} is not the file that its model card describes (sha256 {found[:12]}…, not {card['sha256'][:12]}…): "
             "take it from the repository again, or train the network (weights: trained)."
         )
-    if train_sha256 is not None and train_sha256 != card["train_sha256"]:
+    wanted = card["train_content_sha256"]
+    if train_content is not None and train_content != wanted:
         raise UserError(
-            f"{path} was trained on other images than those at hand (sha256 {card['train_sha256'][:12]}…, "
-            f"not {train_sha256[:12]}…): train the network (weights: trained)."
+            f"{path} was trained on other images than those at hand (content_sha256 {wanted[:12]}…, "
+            f"not {train_content[:12]}…): train the network (weights: trained)."
         )
     return card
 

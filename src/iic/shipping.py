@@ -92,6 +92,7 @@ def _about(dataset: str, card: dict, made: dict) -> dict:
         "dataset": dataset,
         "source": card["source"],
         "train_sha256": card["train"]["sha256"],
+        "train_content_sha256": card["train"]["content_sha256"],
         "test_sha256": card["test"]["sha256"],
         "code": made["code"],
         "date": made["date"],

@@ -16,6 +16,19 @@ def checksum(data: ImageSet) -> str:
     return digest.hexdigest()
 
 
+def content_checksum(data: ImageSet) -> str:
+    """The same for the same labelled images in whatever order: sha256 over the sorted sha256 of each.
+
+    The usual sources of one dataset, such as torchvision's files and the Hugging Face hub's, differ in their order.
+    """
+    labels = np.ascontiguousarray(data.labels)
+    each = (
+        hashlib.sha256(label).digest() + hashlib.sha256(image).digest()
+        for label, image in zip(labels, data.images, strict=True)
+    )
+    return hashlib.sha256(b"".join(sorted(each))).hexdigest()
+
+
 def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel: uint8 (N, C, H, W) -> two lists of C floats, pixel units."""
     histograms = [np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])]
@@ -26,7 +39,7 @@ def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
 
 
 def describe(train: ImageSet, test: ImageSet, *, name: str, source: str, class_names: tuple[str, ...]) -> dict:
-    """The card, JSON-ready: source, shape, classes, and of each split counts, checksum, mean and std per channel."""
+    """The card, JSON-ready: source, shape, classes, and of each split counts, checksums, mean and std per channel."""
     splits = {}
     for split, data in (("train", train), ("test", test)):
         means, stds = channel_statistics(data.images)
@@ -35,6 +48,7 @@ def describe(train: ImageSet, test: ImageSet, *, name: str, source: str, class_n
             "images": len(data),
             "images_per_class": dict(zip(class_names, counts, strict=True)),
             "sha256": checksum(data),
+            "content_sha256": content_checksum(data),
             "mean": means,
             "std": stds,
             "masks": data.masks is not None,

@@ -1,7 +1,7 @@
 """Which training images choose the thresholds of refusal, and which networks have learnt from them all the same.
 
 A part is (count, seed) of `hold_out`: those of one seed contain each other, the larger the smaller. The empty part is
-that of a network of which nothing is known.
+that of a network of which nothing is known, or that was trained on these images in another order: parts are places.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from iic.checks import is_own
+from iic.data.card import checksum
 from iic.data.images import ImageSet, hold_out
 from iic.params import TrainingParams
 from iic.shipped import FOLDER, check_shipped
@@ -31,10 +32,11 @@ def parted(train: ImageSet, training: TrainingParams) -> tuple[ImageSet, ImageSe
     return hold_out(train, *wanted_part(train, training))
 
 
-def plain_part(training: TrainingParams, dataset: str, project: Path) -> Part:
+def plain_part(training: TrainingParams, train: ImageSet, dataset: str, project: Path) -> Part:
     """What the plain network's training held out: trained here, shipped with a card that says so, or the user's own."""
     if training.weights == "shipped":
-        return part_of(check_shipped(project / FOLDER / f"{dataset}.pt")["recipe"])
+        card = check_shipped(project / FOLDER / f"{dataset}.pt")
+        return part_of(card["recipe"]) if card["train_sha256"] == checksum(train) else ()
     return () if is_own(training) else (training.n_validation, training.seed)
 
 

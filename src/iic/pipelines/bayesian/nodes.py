@@ -33,10 +33,11 @@ def train_bayesian(
 
     if params.weights == "shipped":
         path = (project or Path()) / FOLDER / f"{dataset}_bayesian.pt"
-        shipped = check_shipped(path, card["train"]["sha256"])
+        shipped = check_shipped(path, card["train"]["content_sha256"])
         posterior = posteriors.from_state_dict(load_shipped(path))
         # a file of before the record said it may have a card that does
-        return with_part(posterior, posterior.record.held_out or part_of(shipped.get("held_out", {})))
+        part = posterior.record.held_out or part_of(shipped.get("held_out", {}))
+        return with_part(posterior, part if shipped["train_sha256"] == card["train"]["sha256"] else ())
     return _fit([params.posterior], params, training, train, dataset, model)[params.posterior]
 
 
@@ -130,7 +131,7 @@ def measure_uncertainty(
         seed=evaluation.seed,
         replicates=evaluation.bootstrap,
     )
-    plain, wanted = plain_part(training, dataset, project or Path()), wanted_part(train, training)
+    plain, wanted = plain_part(training, train, dataset, project or Path()), wanted_part(train, training)
     for name, learnt in who_learnt(plain, posteriors, wanted, last_layer).items():
         report["networks"][name]["learnt_from_validation"] = learnt
     skipped = left_out(params, last_layer)

@@ -32,7 +32,7 @@ def train_model(
         from iic.classifiers.networks import network_from_state
 
         path = (project or Path()) / FOLDER / f"{dataset}.pt"
-        shipped = check_shipped(path, card["train"]["sha256"])
+        shipped = check_shipped(path, card["train"]["content_sha256"])
         return network_from_state(load_shipped(path)), shipped["learning_curve"]
     from iic.classifiers.own import check_forward, load_own
 
