@@ -13,6 +13,7 @@ from setting import Setting
 from torch import Tensor, nn
 
 from iic.classifiers.inference import freeze
+from iic.classifiers.networks import Residual
 from iic.explainers.composites import COMPOSITES
 from iic.explainers.lrp import Propagator
 
@@ -21,6 +22,7 @@ SPLITS = (16, 32, 64, 128)  # images in one pass of the floor: the fastest count
 TOP = 0.2  # of the pixels, for which maps are compared
 
 Run = Callable[[], object]
+Inputs = list[tuple[nn.Module, "Tensor | Inputs"]]  # each layer with what it saw; a sum with those of its path
 
 
 def passes(model: nn.Sequential, pixels: Tensor, plus: bool) -> None:
@@ -29,13 +31,29 @@ def passes(model: nn.Sequential, pixels: Tensor, plus: bool) -> None:
     For the rules of epsilon_plus_flat (`plus`), also a second forward of each convolution but the first, and there the
     transposed pass of one channel. No rule's division and no account; pooling hands up copies, not the winners.
     """
-    inputs, x = [], pixels
-    for layer in model:
-        inputs.append(x)
-        x = F.relu_(x) if isinstance(layer, nn.ReLU) else layer(x)
-    flow, first = x, next(layer for layer in model if isinstance(layer, nn.Conv2d))
-    for layer, below in zip(reversed(model), reversed(inputs), strict=True):
-        if isinstance(layer, nn.Conv2d):
+    inputs, output = _forward(model, pixels)
+    first = next(layer for layer in model if isinstance(layer, nn.Conv2d))
+    _transposed(inputs, output, plus, first)
+
+
+def _forward(layers: nn.Sequential, x: Tensor) -> tuple[Inputs, Tensor]:
+    inputs: Inputs = []
+    for layer in layers:
+        if isinstance(layer, Residual):
+            inner, made = _forward(layer.path, x)
+            inputs.append((layer, inner))
+            x = x + made
+        else:
+            inputs.append((layer, x))
+            x = F.relu_(x) if isinstance(layer, nn.ReLU) else layer(x)
+    return inputs, x
+
+
+def _transposed(inputs: Inputs, flow: Tensor, plus: bool, first: nn.Module) -> Tensor:
+    for layer, below in reversed(inputs):
+        if isinstance(layer, Residual):
+            flow = flow + _transposed(below, flow, plus, first)
+        elif isinstance(layer, nn.Conv2d):
             weight = layer.weight
             if plus and layer is first:
                 flow, weight = flow.sum(1, keepdim=True), weight[:1, :1]
@@ -48,6 +66,7 @@ def passes(model: nn.Sequential, pixels: Tensor, plus: bool) -> None:
             flow = _unpooled(flow, layer.kernel_size, below)
         elif isinstance(layer, nn.Flatten):
             flow = flow.reshape(below.shape)
+    return flow
 
 
 def _unpooled(flow: Tensor, size: int, below: Tensor) -> Tensor:
@@ -58,7 +77,8 @@ def by_zennit(setting: Setting, name: str) -> Callable:
     """zennit's composite on the folded network."""
     from zennit.composites import EpsilonPlusFlat
 
-    normalize, network = setting.context.plain[0], nn.Sequential(*list(setting.context.plain)[1:])
+    normalize, *layers = setting.context.plain
+    network = nn.Sequential(*(_Summed(m) if isinstance(m, Residual) else m for m in layers))
     composite = EpsilonPlusFlat() if name == "epsilon_plus_flat" else _plain_epsilon()
 
     def explain(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -73,10 +93,25 @@ def by_zennit(setting: Setting, name: str) -> Callable:
 
 def _plain_epsilon():
     from zennit.composites import LayerMapComposite
+    from zennit.layer import Sum
     from zennit.rules import Epsilon, Norm, Pass
     from zennit.types import Activation, AvgPool, Convolution, Linear
 
-    return LayerMapComposite([(Activation, Pass()), (AvgPool, Norm()), ((Convolution, Linear), Epsilon(1e-6))])
+    sums = [(Sum, Norm()), (AvgPool, Norm())]
+    return LayerMapComposite([(Activation, Pass()), *sums, ((Convolution, Linear), Epsilon(1e-6))])
+
+
+class _Summed(nn.Module):
+    """A residual sum as zennit knows it."""
+
+    def __init__(self, residual: Residual) -> None:
+        from zennit.layer import Sum
+
+        super().__init__()
+        self.path, self.sum = residual.path, Sum()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.sum(torch.stack([x, self.path(x)], dim=-1))
 
 
 def by_captum(setting: Setting) -> Callable:
@@ -131,7 +166,7 @@ def _runs(setting: Setting, name: str, images: Tensor, targets: Tensor) -> dict[
     pixels = images.float().contiguous(memory_format=torch.channels_last)
     ours, fast = (Propagator(net, COMPOSITES[name]) for net in (plain, freeze(setting.model, torch.bfloat16)))
     theirs = {"zennit": by_zennit(setting, name)}
-    if name == "epsilon":
+    if name == "epsilon" and not any(isinstance(layer, Residual) for layer in plain):  # Captum's LRP knows no sum
         theirs["captum"] = by_captum(setting)
 
     @torch.no_grad()

@@ -127,6 +127,7 @@ def test_references_that_cannot_be_are_left_out_with_a_reason():
     [
         ({"own_scales": True, "narrow_scale": 0.1}, "own_scales or a narrow_scale, not both"),
         ({"narrow_scale": 0.5}, "not below prior_scale, which is 0.5"),
+        ({"own_scales": True, "posterior": "laplace"}, "for the posterior mean_field, not laplace"),
     ],
 )
 def test_a_prior_that_cannot_be_is_refused_before_any_node_runs(changes, message):

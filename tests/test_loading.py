@@ -3,7 +3,7 @@ import pytest
 import torchvision
 from PIL import Image
 
-from iic.data.card import checksum, content_checksum, describe
+from iic.data.card import checksum, content_checksum, content_of, describe
 from iic.data.images import ImageSet, check_sides
 from iic.data.loading import check_source, load
 from iic.errors import UserError
@@ -97,6 +97,11 @@ def test_the_card_counts(tmp_path):
     assert (
         describe(data, other, name="p", source="", class_names=("a", "b"))["test"]["sha256"] != card["test"]["sha256"]
     )
+
+
+def test_a_card_of_before_the_content_checksum_is_a_sentence():
+    with pytest.raises(UserError, match="data card of 'pets' is of an older version"):
+        content_of({"dataset": "pets", "train": {"sha256": "a"}})
 
 
 def test_the_content_checksum_is_of_labelled_images_whatever_their_order():

@@ -7,7 +7,7 @@ from torch import nn
 
 from iic.classifiers.batchnorm import settle
 from iic.classifiers.inference import freeze, logits
-from iic.classifiers.networks import build_network
+from iic.classifiers.networks import Residual, build_network
 from iic.classifiers.precision import choose_device, fast_forward, keep_freed_memory
 from iic.classifiers.quantized import can_quantize, quantize
 from iic.classifiers.quantized_layers import (
@@ -45,30 +45,35 @@ def test_eight_bits_name_the_same_classes_and_hardly_move_probabilities(trained)
 
 
 @needs_vnni
-def test_a_sum_of_a_path_and_its_input_is_within_a_step_of_float32():
-    """The quantised sum against float32 on the very numbers that it holds; its input is left as it was."""
+@pytest.mark.parametrize("depth", [2, 3])
+def test_a_sum_of_a_path_and_its_input_is_within_a_step_of_float32(depth):
+    """On the very numbers that it holds; its input is left as it was, and its means over the sample are float32's."""
     torch.manual_seed(0)
-    model = build_network([33.0], [78.0], widths=(8, 16, 32), depth=3, residual=True)
+    model = build_network([33.0], [78.0], widths=(8, 16, 32), depth=depth, residual=True)
     pixels = 255 * torch.rand(32, 1, 28, 28)
     settle(model.eval(), [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)], [pixels])
     plain = freeze(model)
     assert can_quantize(plain)
     fast = quantize(plain, pixels)
-    sums = [layer for layer in fast if isinstance(layer, QuantizedResidual)]
-    assert [len(layer.path) for layer in sums] == [1, 1, 1]
+    in_float32, x = [], pixels
+    for layer in plain:
+        x = layer(x)
+        in_float32 += [x] if isinstance(layer, Residual) else []
     x = pixels
     for layer in fast:
         before, x = x.clone(), layer(x)
         if isinstance(layer, QuantizedResidual):
+            assert len(layer.path) == depth - 2
             inner, last = layer.path(before), layer.last
             weight = last.numbers.float() * last.weight_scale.view(-1, 1, 1, 1)
             path = nn.functional.conv2d(inner.float() * last.scale, weight, last.bias, padding=1)
-            exact = (path + before.float() * layer.scale).relu() / last.output_scale
-            assert (x.float() - exact.clamp(max=255)).abs().max() <= 0.51
+            total, wanted = path + before.float() * layer.scale, in_float32.pop(0)
+            assert (x.float() - (total.relu() / last.output_scale).clamp(max=255)).abs().max() <= 0.51
+            assert (total - wanted).mean((0, 2, 3)).abs().max() < 1e-4 * wanted.std()
             assert torch.equal(layer(before), x)
+    assert not in_float32
     expected, found = logits(plain, pixels), logits(fast, pixels)
-    assert (found - expected).mean(0).abs().max() < 1e-3 * expected.std()
-    assert (found - expected).norm() < 0.1 * (expected - expected.mean(0)).norm()
+    assert (found - expected).norm() < 0.2 * (expected - expected.mean(0)).norm()
 
 
 @needs_vnni

@@ -16,7 +16,9 @@ from iic.data.sources import load_digits
 from iic.explainers.composites import COMPOSITES
 from iic.explainers.gradients import AfterNormalize, grad_cam
 from iic.explainers.lrp import Propagator
-from iic.params import AttributionParams
+from iic.params import AttributionParams, TrainingParams
+from iic.pipelines.training.nodes import like_the_explained
+from iic.shipped import FOLDER, ship
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +78,14 @@ def test_it_is_trained_folded_and_cast():
     trained = pool_early(model)
     convolutions = [m for m in trained.modules() if isinstance(m, nn.Conv2d)]
     assert len(convolutions) == 10 and sum(isinstance(m, SideBySide) for m in trained.modules()) == 9
-    before = [m.weight.clone() for m in convolutions]
+    learnt = [m.weight for m in convolutions] + [m.bias for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    before = [weight.clone() for weight in learnt]
     train(model, data, Recipe(epochs=3, batch_size=100, flip=False), seed=0)
-    assert not any(torch.equal(m.weight, old) for m, old in zip(convolutions, before, strict=True))
+    assert len(learnt) == 19 and not any(torch.equal(*pair) for pair in zip(learnt, before, strict=True))
+    inner = pool_early(model)[7].path  # its first BatchNorm has the statistics of all images, as train leaves them
+    seen = inner[0](pool_early(model)[:7](torch.from_numpy(data.images).float()))
+    torch.testing.assert_close(inner[1].running_mean, seen.mean((0, 2, 3)), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(inner[1].running_var, seen.var((0, 2, 3)), rtol=0.05, atol=0.02)
     images = torch.from_numpy(test.images)
     expected = logits(model, images)
     assert (expected.argmax(1).numpy() == test.labels).mean() > 0.95
@@ -132,3 +139,19 @@ def test_grad_cam_looks_at_the_last_sums_relu(network):
     after = AfterNormalize(model)
     found = grad_cam(after, after.normalize(images), targets, AttributionParams())
     torch.testing.assert_close(found.detach(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_sum_without_anything_to_bridge_is_refused():
+    with pytest.raises(ValueError, match="residual needs a depth of 2 or more"):
+        TrainingParams(residual=True, depth=1)
+
+
+def test_other_networks_take_the_form_of_a_shipped_one_from_its_card(tmp_path):
+    model = build_network([1.0], [1.0], (4, 5, 6), depth=3, residual=True)
+    recipe = {"widths": [4, 5, 6], "depth": 3, "residual": True, "epochs": 99}
+    ship(model.state_dict(), tmp_path / FOLDER / "digits.pt", {"recipe": recipe})
+    asked = TrainingParams(weights="shipped", epochs=2, seed=7)
+    found = like_the_explained(asked, "digits", tmp_path)
+    assert found == TrainingParams(epochs=2, seed=7, widths=(4, 5, 6), depth=3, residual=True)
+    trained = TrainingParams(epochs=2)
+    assert like_the_explained(trained, "digits", tmp_path) == trained

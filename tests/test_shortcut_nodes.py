@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -91,7 +92,7 @@ def test_without_a_shortcut_nothing_is_said_of_any_method(waves, shortcut):
 
 def test_no_network_is_trained_in_place_of_a_users_own(waves):
     own = TRAINING.model_copy(update={"weights": "own.pt2"})
-    network, planted = plant_shortcut(EVALUATION, own, *waves, dataset="waves")
+    network, planted = plant_shortcut(EVALUATION, own, *waves, dataset="waves", project=Path())
     found = find(waves, network, planted, ("lrp",))
     assert "the user's own" in found["reason"] and found["methods"] == {}
     assert "the user's own" in draw_shortcut(found).axes[0].texts[0].get_text().replace("\n", " ")

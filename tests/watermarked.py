@@ -1,5 +1,7 @@
 """Small sets and parameters for leakage and for a network with a planted shortcut; fixtures in conftest."""
 
+from pathlib import Path
+
 from test_judges import stripes
 
 from iic.data.card import describe
@@ -26,4 +28,4 @@ def draw_waves():
 
 def with_shortcut(waves):
     """A network that was trained on waves with a watermark on the second class, and what is known of it."""
-    return plant_shortcut(EVALUATION, TRAINING, *waves, dataset="waves")
+    return plant_shortcut(EVALUATION, TRAINING, *waves, dataset="waves", project=Path())

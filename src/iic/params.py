@@ -65,6 +65,12 @@ class TrainingParams(Block):
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where it is trained; "auto" is CUDA where there is one
     seed: int = Field(0, ge=0)
 
+    @model_validator(mode="after")
+    def _sums_have_something_to_bridge(self) -> TrainingParams:
+        if self.residual and self.depth < 2:
+            raise ValueError("residual needs a depth of 2 or more: a sum bridges a block's later convolutions")
+        return self
+
 
 class AttributionParams(Block):
     """Which images are explained, in which superpixels, at what cost, and where."""
@@ -199,6 +205,8 @@ class BayesianParams(Block):
     def _priors_parts_fit(self) -> BayesianParams:
         if self.narrow_scale is not None and self.own_scales:
             raise ValueError("the prior has own_scales or a narrow_scale, not both")
+        if self.own_scales and self.posterior != "mean_field":
+            raise ValueError(f"own_scales is for the posterior mean_field, not {self.posterior}")
         if self.narrow_scale is not None and self.narrow_scale >= self.prior_scale:
             raise ValueError(f"narrow_scale is not below prior_scale, which is {self.prior_scale}")
         return self

@@ -68,7 +68,7 @@ def check_shipped(path: Path, train_content: str | None = None) -> dict[str, Any
             f"{path} is not the file that its model card describes (sha256 {found[:12]}…, not {card['sha256'][:12]}…): "
             "take it from the repository again, or train the network (weights: trained)."
         )
-    wanted = card["train_content_sha256"]
+    wanted = card.get("train_content_sha256", "unknown")
     if train_content is not None and train_content != wanted:
         raise UserError(
             f"{path} was trained on other images than those at hand (content_sha256 {wanted[:12]}…, "

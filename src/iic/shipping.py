@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from iic.data.card import content_of
 from iic.errors import UserError
 from iic.files import record_path
 from iic.shipped import FOLDER, as_shipped, ship
@@ -56,8 +57,8 @@ def ship_posterior(catalog: Any, dataset: str, project: Path) -> Path:
     """Write `weights/<dataset>_bayesian.pt` and its card from the newest Bayesian network; the path.
 
     Raises:
-        UserError: no Bayesian network was trained here, or float16 moves its test accuracy, when it may not refuse, by
-            more than `TOLERANCE`.
+        UserError: the newest Bayesian network was not trained here, or float16 moves its test accuracy, when it may not
+            refuse, by more than `TOLERANCE`.
     """
     from iic.bayes import posteriors
     from iic.bayes.inference import sample_probabilities
@@ -67,6 +68,8 @@ def ship_posterior(catalog: Any, dataset: str, project: Path) -> Path:
         raise UserError(f"There is no {dataset}.posterior yet: run `kedro run --pipelines bayesian` first.")
     card, made = catalog.load(f"{dataset}.data_card"), _made(catalog, f"{dataset}.posterior")
     report, recipe = catalog.load(f"{dataset}.bayesian_report"), made["parameters"][f"{dataset}.bayesian"]
+    if recipe.get("weights") == "shipped":
+        raise UserError(f"The newest {dataset}.posterior was not trained here (weights: shipped): train it first.")
     posterior, test = catalog.load(f"{dataset}.posterior"), catalog.load(f"{dataset}.test")
     state = posterior.state_dict()
     accuracies = []
@@ -92,7 +95,7 @@ def _about(dataset: str, card: dict, made: dict) -> dict:
         "dataset": dataset,
         "source": card["source"],
         "train_sha256": card["train"]["sha256"],
-        "train_content_sha256": card["train"]["content_sha256"],
+        "train_content_sha256": content_of(card),
         "test_sha256": card["test"]["sha256"],
         "code": made["code"],
         "date": made["date"],

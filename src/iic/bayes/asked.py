@@ -22,7 +22,9 @@ from iic.bayes.uncertainty_table import read, uncertainty_table
 from iic.classifiers.inference import freeze, predict_logits
 
 PLAIN = "plain"  # the convolutional network at its temperature, in every table
-PLAIN_SAME = "plain_same_network"  # a plain network of the posteriors' architecture: the difference is Bayes alone
+PLAIN_SAME = (
+    "plain_same_network"  # a plain network of the posteriors' architecture: the difference is Bayes, and own_scales
+)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ Pyro is needed to learn only; a posterior is plain tensors, and sampling from it
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -66,10 +66,10 @@ def fit(
         UserError: images and labels do not fit together, or the loss is no longer finite.
     """
     data = prepare(train_images, train_labels, settings)
-    parameters, fields = learn(data, settings, mean_field, seed=seed, progress=progress)
+    prior = settings.mean_field_prior
+    parameters, fields = learn(data, settings, mean_field, prior=prior, seed=seed, progress=progress)
     names = network.weight_shapes(data.sizes)
     loc, scale = ({name: parameters[f"{name}.{part}"] for name in names} for part in ("loc", "scale"))
-    fields["record"] = replace(fields["record"], prior=settings.mean_field_prior.numbers)
     return Posterior(loc, scale, **fields)
 
 

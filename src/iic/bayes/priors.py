@@ -1,6 +1,6 @@
 """What is believed of every weight and bias before training: a Normal, a scale mixture of two, or scales to be learnt.
 
-Both answer one question, the cross entropy -E log p(w) under what training has made of w. The KL divergence is that
+All answer one question, the cross entropy -E log p(w) under what training has made of w. The KL divergence is that
 minus the entropy of w; the penalty of a single set of weights is that itself.
 """
 
@@ -18,7 +18,7 @@ LOG_ROOT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Prior(Protocol):
-    """The same distribution for every weight and bias, all independent, of mean 0."""
+    """Independent weights and biases of mean 0."""
 
     needs_sample: bool  # whether `cross_entropy` estimates from a sample
 
@@ -27,7 +27,7 @@ class Prior(Protocol):
 
         Args:
             loc: the weights' mean, any shape.
-            variance: their variance, same shape; 0.0 for weights that are certain.
+            variance: their variance, same shape; 0.0 for weights that are certain, which `OwnScales` has no answer for.
             sample: one draw of the weights, same shape; only looked at if `needs_sample`.
         """
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from iic.data.images import ImageSet
+from iic.errors import UserError
 
 
 def checksum(data: ImageSet) -> str:
@@ -27,6 +30,19 @@ def content_checksum(data: ImageSet) -> str:
         for label, image in zip(labels, data.images, strict=True)
     )
     return hashlib.sha256(b"".join(sorted(each))).hexdigest()
+
+
+def content_of(card: Mapping[str, Any], split: str = "train") -> str:
+    """The content checksum of a split, as the card has it.
+
+    Raises:
+        UserError: a card of before there was one.
+    """
+    if "content_sha256" not in card[split]:
+        raise UserError(
+            f"The data card of '{card['dataset']}' is of an older version: run `kedro run --pipelines data_prep` again."
+        )
+    return card[split]["content_sha256"]
 
 
 def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:

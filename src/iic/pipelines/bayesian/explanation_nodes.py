@@ -12,7 +12,7 @@ from iic.data.images import ImageSet
 from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams, BayesianParams, EvaluationParams, TrainingParams
 from iic.pipelines.attribution.nodes import own_labels, sample_of
-from iic.pipelines.training.nodes import train_model
+from iic.pipelines.training.nodes import like_the_explained, train_model
 from iic.progress import bar
 
 SHOWN = 6  # images whose maps are written out and drawn
@@ -107,7 +107,8 @@ def find_variance(
 
     segmenter = Segmenter(attribution, own_labels(attribution, test, project))
     seeds = () if is_own(training) else range(training.seed + 1, training.seed + params.repeats)
-    again = [training.model_copy(update={"weights": "trained", "seed": seed}) for seed in seeds]
+    recipe = like_the_explained(training, dataset, project)
+    again = [recipe.model_copy(update={"seed": seed}) for seed in seeds]
     indices = select_images(test.labels, params.variance_images, segmenter.params.seed)
     mean, sample = np.array(card["train"]["mean"]), sample_of(train)
     maps = repeated_maps(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from iic.data.card import content_of
 from iic.data.images import ImageSet
 from iic.explainers.attributions import Attributions, select_images
 from iic.params import BayesianParams, EvaluationParams, TrainingParams
@@ -33,7 +34,7 @@ def train_bayesian(
 
     if params.weights == "shipped":
         path = (project or Path()) / FOLDER / f"{dataset}_bayesian.pt"
-        shipped = check_shipped(path, card["train"]["content_sha256"])
+        shipped = check_shipped(path, content_of(card))
         posterior = posteriors.from_state_dict(load_shipped(path))
         # a file of before the record said it may have a card that does
         part = posterior.record.held_out or part_of(shipped.get("held_out", {}))
@@ -134,6 +135,7 @@ def measure_uncertainty(
     plain, wanted = plain_part(training, train, dataset, project or Path()), wanted_part(train, training)
     for name, learnt in who_learnt(plain, posteriors, wanted, last_layer).items():
         report["networks"][name]["learnt_from_validation"] = learnt
+        report["networks"][name]["prior"] = list(posteriors[name].record.prior) if name in posteriors else []
     skipped = left_out(params, last_layer)
     return {"dataset": dataset, **report, "left_out": skipped, "parameters": params.model_dump(mode="json")}
 

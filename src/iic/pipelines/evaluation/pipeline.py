@@ -90,7 +90,7 @@ def _shortcut(d: str, methods: tuple[str, ...], project: Path) -> list[Node]:
     explained = {**_params(d, "attribution"), **_images(d), **planted}
     names = {"dataset": d, "methods": methods, "project": project}
     return [
-        _node(shortcut_nodes.plant_shortcut, trained, list(planted.values()), space, dataset=d),
+        _node(shortcut_nodes.plant_shortcut, trained, list(planted.values()), space, dataset=d, project=project),
         _node(shortcut_nodes.find_shortcut, explained, f"{d}.shortcut", space, **names),
         _node(shortcut_nodes.draw_shortcut, f"{d}.shortcut", f"{d}.shortcut_plot", space),
     ]

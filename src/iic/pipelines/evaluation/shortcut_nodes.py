@@ -15,14 +15,20 @@ from iic.explainers.names import EXPLAINERS
 from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
 from iic.pipelines.attribution.nodes import context_of, own_labels
-from iic.pipelines.training.nodes import train_model
+from iic.pipelines.training.nodes import like_the_explained, train_model
 from iic.progress import bar, counter
 
 COMPARED = ("random", "centre")  # controls that stand beside the explainers: one knows nothing, one looks elsewhere
 
 
 def plant_shortcut(
-    params: EvaluationParams, training: TrainingParams, train: ImageSet, test: ImageSet, card: dict, dataset: str
+    params: EvaluationParams,
+    training: TrainingParams,
+    train: ImageSet,
+    test: ImageSet,
+    card: dict,
+    dataset: str,
+    project: Path,
 ) -> tuple[Any, dict]:
     """A network that was trained with a watermark on the images of one class, and whether it goes by it."""
     from torch import nn
@@ -37,7 +43,7 @@ def plant_shortcut(
     planted = plant(train, test, params.shortcut_class, share=params.shortcut_share, seed=params.seed)
     epochs = min(training.epochs, params.shortcut_epochs)
     # Small windows would cut the watermark off.
-    recipe = training.model_copy(update={"weights": "trained", "epochs": epochs, "crop_epochs": 0})
+    recipe = like_the_explained(training, dataset, project).model_copy(update={"epochs": epochs, "crop_epochs": 0})
     network, _ = train_model(recipe, planted.train, card, f"{dataset}, with a shortcut")
     frozen = freeze(network)
     show = bar(f"{dataset}: shortcut", "batch")

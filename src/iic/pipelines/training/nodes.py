@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from iic.data.card import content_of
 from iic.data.images import ImageSet, check_sides, hold_out
 from iic.files import sha256
 from iic.params import TrainingParams
@@ -32,13 +33,22 @@ def train_model(
         from iic.classifiers.networks import network_from_state
 
         path = (project or Path()) / FOLDER / f"{dataset}.pt"
-        shipped = check_shipped(path, card["train"]["content_sha256"])
+        shipped = check_shipped(path, content_of(card))
         return network_from_state(load_shipped(path)), shipped["learning_curve"]
     from iic.classifiers.own import check_forward, load_own
 
     model = load_own((project or Path()) / params.weights, params.factory)
     check_forward(model, tuple(card["shape_chw"]), len(card["train"]["images_per_class"]))
     return model, {"seconds": 0.0, "dtype": "float32", "epochs": []}
+
+
+def like_the_explained(training: TrainingParams, dataset: str, project: Path) -> TrainingParams:
+    """The recipe for networks of the explained one's form, trained here: a shipped one's form is in its card."""
+    if training.weights != "shipped":
+        return training
+    recipe = check_shipped(project / FOLDER / f"{dataset}.pt")["recipe"]
+    form = {name: recipe[name] for name in ("widths", "depth", "residual") if name in recipe}
+    return TrainingParams(**{**training.model_dump(), "weights": "trained", **form})
 
 
 def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, project: Path | None) -> tuple[Any, dict]:
