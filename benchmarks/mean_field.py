@@ -29,7 +29,7 @@ from iic.pipelines.data_prep.nodes import prepare_data
 from iic.progress import bar
 from iic.selection import configured_parameters
 
-CANDIDATES = ["{}", "{shift: 1}", "{shift: 1, prior_scale: 1.0}", "{shift: 1, prior_scale: 1.0, learning_rate: 0.001}"]
+CANDIDATES = ["{}", "{shift: 1}", "{own_scales: true}", "{own_scales: true, shift: 1}"]
 
 
 def row(text: str, params: BayesianParams, train: ImageSet, held: ImageSet, samples: int) -> str:
