@@ -1,9 +1,7 @@
 """What the nodes of the Bayesian pipeline say of their networks: who has learnt from what, and which rows there are."""
 
 import json
-import shutil
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +26,7 @@ from iic.pipelines.bayesian.explanation_nodes import find_variance
 from iic.pipelines.bayesian.held_out import has_learnt, plain_part, wanted_part, who_learnt, with_part
 from iic.pipelines.bayesian.nodes import measure_doubt, measure_uncertainty, train_bayesian, train_references
 from iic.pipelines.bayesian.rows import left_out, named
-from iic.shipped import FOLDER, card_path
+from iic.shipped import FOLDER, card_path, load_shipped, ship
 
 SMALL = {"hidden": (6,), "epochs": 1, "batch_size": 50, "members": 2, "rank": 1, "samples": 3, "noise_images": 20}
 
@@ -95,14 +93,15 @@ def test_a_posterior_says_what_was_held_out_from_it_wherever_it_comes_from(digit
     assert references["laplace"].record.held_out == references["point"].record.held_out == part == (40, 0)
 
     shipped = BayesianParams(weights="shipped")
-    name = "mnist_bayesian.pt"  # of before it was recorded
-    old = train_bayesian(shipped, training, train, data_card(name), "mnist", ROOT)
-    if "held_out" not in card_of(name):
-        assert has_learnt(old.record.held_out, (30, 2))
-    (tmp_path / FOLDER).mkdir()
-    copy = Path(shutil.copy(ROOT / FOLDER / name, tmp_path / FOLDER))
-    told = {**card_of(name), "held_out": {"n_validation": 40, "seed": 2}}
-    card_path(copy).write_text(json.dumps(told))
+    name = "mnist_bayesian.pt"
+    recorded = train_bayesian(shipped, training, train, data_card(name), "mnist", ROOT)
+    assert recorded.record.held_out == (1000, 0) and has_learnt(recorded.record.held_out, (30, 2))
+    state = {key: value for key, value in load_shipped(ROOT / FOLDER / name).items() if key != "held_out"}
+    card = {key: value for key, value in card_of(name).items() if key != "sha256"}  # of before, but its card may say so
+    ship(state, tmp_path / FOLDER / name, card)
+    old = train_bayesian(shipped, training, train, data_card(name), "mnist", tmp_path)
+    assert old.record.held_out == () and has_learnt(old.record.held_out, (30, 2))
+    ship(state, tmp_path / FOLDER / name, {**card, "held_out": {"n_validation": 40, "seed": 2}})
     known = train_bayesian(shipped, training, train, data_card(name), "mnist", tmp_path)
     assert known.record.held_out == (40, 2) and not has_learnt(known.record.held_out, (30, 2))
     reordered = {"train": {**data_card(name)["train"], "sha256": "of another order"}}
