@@ -124,8 +124,8 @@ def test_references_that_cannot_be_are_left_out_with_a_reason():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"own_scales": True, "narrow_scale": 0.1}, "own_scales or a narrow_scale, not both"),
-        ({"narrow_scale": 0.5}, "not below prior_scale, which is 0.5"),
+        ({"own_scales": True, "narrow_scale": 0.1}, "own_scales or has a narrow_scale"),
+        ({"narrow_scale": 0.5}, "between 0 and its prior_scale"),
         ({"own_scales": True, "posterior": "laplace"}, "for the posterior mean_field, not laplace"),
     ],
 )

@@ -282,6 +282,8 @@ def test_features_are_what_the_last_layer_sees_and_take_a_posterior():
         ("ensemble", {"temperature": 0.5}, "temperature: set it to 1, not 0.5"),
         ("laplace", {"temperature": 0.5}, "temperature: set it to 1, not 0.5"),
         ("mean_field", {"narrow_scale": 0.6}, "between 0 and its prior_scale"),
+        ("ensemble", {"own_scales": True}, "infinitely narrow own_scales"),
+        ("laplace", {"own_scales": True}, "infinitely narrow own_scales"),
         ("mean_field", {"own_scales": True, "narrow_scale": 0.1}, "one of own_scales or has a narrow_scale"),
         ("mean_field", {"kl_share": 1.5}, "kl_share, wide_share and dropout"),
         ("mean_field", {"kl_start": -1}, "kl_start is -1"),

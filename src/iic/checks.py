@@ -73,7 +73,7 @@ def _sentence(error: ValidationError, where: str, model: type[Block]) -> str:
     first = error.errors()[0]
     path = ".".join([where, *map(str, first["loc"])])
     if first["type"] == "value_error":  # one of our own validators, about the block
-        return f"The parameters '{where}' do not fit together: {first['ctx']['error']}."
+        return f"The parameters '{where}' do not fit together: {str(first['ctx']['error']).rstrip('.')}."
     if first["type"] == "extra_forbidden":
         known = list(model.model_fields)
         near = get_close_matches(str(first["loc"][0]), known, n=1)

@@ -5,9 +5,13 @@ Seeds key all draws of their block.
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import fields
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+if TYPE_CHECKING:
+    from iic.bayes.settings import Settings
 
 
 class Block(BaseModel):
@@ -95,10 +99,9 @@ class AttributionParams(Block):
     occlusion_stride: PositiveInt = 2  # pixels
     gradient_steps: PositiveInt = 32  # of integrated gradients; noisy copies of SmoothGrad
     smoothgrad_noise: PositiveFloat = 0.15  # standard deviation, as a share of the image's range
-    lrp_rules: dict[
-        str, str
-    ] = {}  # layer -> rule, before the composite's choice, as {"3": flat}; names of rules are in
-    # `explainers.composites.RULES`, those of layers as `print(classifiers.inference.freeze(model))` has them
+    # layer -> rule, before the composite's choice, as {"3": flat}: names of rules are in `explainers.composites.RULES`,
+    # those of layers as `print(classifiers.inference.freeze(model))` has them
+    lrp_rules: dict[str, str] = {}
     blur: PositiveFloat = 1.5  # standard deviation of the blurred twins, pixels
 
     backend: Literal["own", "library"] = "own"  # "library": lime, shap and Captum themselves, on the same superpixels
@@ -201,14 +204,22 @@ class BayesianParams(Block):
     repeats: int = Field(3, ge=2)  # for that table
     seed: int = Field(0, ge=0)
 
+    def settings(self) -> Settings:
+        """Size, prior and training of a whole Bayesian network.
+
+        Raises:
+            UserError: some of them do not fit together.
+        """
+        from iic.bayes.settings import Settings
+
+        chosen = {field.name for field in fields(Settings)} & set(type(self).model_fields)
+        return Settings(**self.model_dump(include=chosen))
+
     @model_validator(mode="after")
-    def _priors_parts_fit(self) -> BayesianParams:
-        if self.narrow_scale is not None and self.own_scales:
-            raise ValueError("the prior has own_scales or a narrow_scale, not both")
+    def _settings_fit(self) -> BayesianParams:
+        self.settings()
         if self.own_scales and self.posterior != "mean_field":
             raise ValueError(f"own_scales is for the posterior mean_field, not {self.posterior}")
-        if self.narrow_scale is not None and self.narrow_scale >= self.prior_scale:
-            raise ValueError(f"narrow_scale is not below prior_scale, which is {self.prior_scale}")
         return self
 
     @model_validator(mode="after")

@@ -22,9 +22,7 @@ from iic.bayes.uncertainty_table import read, uncertainty_table
 from iic.classifiers.inference import freeze, predict_logits
 
 PLAIN = "plain"  # the convolutional network at its temperature, in every table
-PLAIN_SAME = (
-    "plain_same_network"  # a plain network of the posteriors' architecture: the difference is Bayes, and own_scales
-)
+PLAIN_SAME = "plain_same_network"  # plain, of the posteriors' architecture: they differ in being Bayesian, and in prior
 
 
 @dataclass(frozen=True)

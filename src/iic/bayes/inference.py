@@ -66,8 +66,7 @@ def fit(
         UserError: images and labels do not fit together, or the loss is no longer finite.
     """
     data = prepare(train_images, train_labels, settings)
-    prior = settings.mean_field_prior
-    parameters, fields = learn(data, settings, mean_field, prior=prior, seed=seed, progress=progress)
+    parameters, fields = learn(data, settings, mean_field, seed=seed, progress=progress)
     names = network.weight_shapes(data.sizes)
     loc, scale = ({name: parameters[f"{name}.{part}"] for name in names} for part in ("loc", "scale"))
     return Posterior(loc, scale, **fields)
@@ -78,7 +77,7 @@ def mean_field(sizes: tuple[int, ...], settings: Settings) -> Callable[[Tensor],
     import pyro
     from pyro.distributions import constraints
 
-    means, prior = network.initial_means(sizes), settings.mean_field_prior
+    means, prior = network.initial_means(sizes), settings.prior
 
     def forward(inputs: Tensor) -> tuple[Tensor, Tensor]:
         loc = {name: pyro.param(f"{name}.loc", mean) for name, mean in means.items()}

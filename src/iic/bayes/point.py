@@ -88,12 +88,14 @@ def fit_point(
         Weights of `network.logits`, and the fields pixel_mean, curve and record of `record.Learnt`.
 
     Raises:
-        UserError: a temperature that is not 1, or the loss is no longer finite.
+        UserError: a temperature that is not 1, a prior of own scales, or the loss is no longer finite.
     """
     if settings.temperature != 1:
         raise UserError(
             f"Only mean-field and low-rank posteriors have a temperature: set it to 1, not {settings.temperature}."
         )
+    if settings.own_scales:
+        raise UserError("A single set of weights would get infinitely narrow own_scales: set them to false.")
 
     def family(sizes: tuple[int, ...], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         return _point(sizes, settings, dropout)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from iic.bayes import priors
 from iic.errors import UserError
+
+if TYPE_CHECKING:
+    from iic.bayes.priors import Prior
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Settings:
         final_rate: share of the learning rate that is left at the last step.
         narrow_scale: standard deviation of the prior's narrow part; None is a prior of one Normal.
         wide_share: share of the part with `prior_scale` where there is a narrow one.
-        own_scales: mean-field Normal only: every weight's prior has a scale of its own, learnt (`priors.OwnScales`), in
-            place of `prior_scale`, which the other posteriors keep.
+        own_scales: every weight's prior has a scale of its own, learnt (`priors.OwnScales`), in place of `prior_scale`;
+            not for single sets of weights.
         local: mean-field Normal only: draw pre-activations in place of weights (`network.local_logits`).
         subtract_mean: whether inputs are x / 255 minus the mean pixel, or x / 255. Where most pixels are 0, a 0 keeps
             the noise of their weights out of the network.
@@ -84,13 +87,12 @@ class Settings:
             )
 
     @property
-    def mean_field_prior(self) -> priors.Prior:
-        """The prior of every weight and bias of a mean-field Normal."""
-        return priors.OwnScales() if self.own_scales else self.prior
+    def prior(self) -> Prior:
+        """The prior of every weight and bias."""
+        from iic.bayes import priors  # here: parameters are checked before torch is needed
 
-    @property
-    def prior(self) -> priors.Normal | priors.ScaleMixture:
-        """The prior of every weight and bias of all posteriors but the mean-field Normal."""
+        if self.own_scales:
+            return priors.OwnScales()
         if self.narrow_scale is None:
             return priors.Normal(self.prior_scale)
         return priors.ScaleMixture(self.wide_share, self.prior_scale, self.narrow_scale)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from iic.bayes import network
-from iic.bayes.priors import Prior
 from iic.bayes.record import Record
 from iic.bayes.settings import Settings
 from iic.classifiers.augmentation import augment
@@ -100,7 +99,6 @@ def learn(
     settings: Settings,
     family: Family,
     *,
-    prior: Prior | None = None,
     seed: int,
     progress: Callable[[Iterable], Iterable] = iter,
     likelihood: Callable = categorical,
@@ -115,7 +113,6 @@ def learn(
         family: called once with (sizes, settings), under the seed; what it returns is called with the inputs
             (B, sizes[0]) of each step, registers its parameters by `pyro.param`, and gives outputs (B, sizes[-1]) and
             penalty.
-        prior: the family's, for the record; None is `settings.prior`.
         seed: keys the start, the order and shifts of the images and all that the family draws.
         progress: wraps the steps, such as tqdm.
         likelihood: outputs -> Pyro distribution of the labels (B,).
@@ -139,7 +136,7 @@ def learn(
         torch.default_generator.manual_seed(seed)
         curve, kl_weights = _optimise(data, settings, family(data.sizes, settings), progress, likelihood)
         parameters = {name: value.detach().clone() for name, value in pyro.get_param_store().items()}
-    record = Record(data.unit, (settings.prior if prior is None else prior).numbers, kl_weights)
+    record = Record(data.unit, settings.prior.numbers, kl_weights)
     return parameters, {"pixel_mean": data.pixel_mean, "curve": curve, "record": record}
 
 

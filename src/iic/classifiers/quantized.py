@@ -101,9 +101,15 @@ def quantize(model: nn.Sequential, sample: Tensor) -> nn.Sequential:
     return nn.Sequential(*layers, last, model[-2], _corrected(model[-1], (x - last(numbers)).flatten(1).mean(0))).eval()
 
 
-def _convolution(layer: nn.Conv2d, numbers: Tensor, scale: float, wanted: Tensor) -> QuantizedConvolution:
-    """The layer for inputs like `numbers`, uint8 of this scale; `wanted`: its outputs in float32, before ReLU."""
-    quantized = QuantizedConvolution(layer, scale, _scale(F.relu(wanted)), (TYPICAL, *numbers.shape[1:]))
+def _convolution(
+    layer: nn.Conv2d, numbers: Tensor, scale: float, wanted: Tensor, total: Tensor | None = None
+) -> QuantizedConvolution:
+    """The layer for inputs like `numbers`, uint8 of this scale.
+
+    `wanted` is its outputs in float32, before ReLU; `total` the same with what is added to them, if something is.
+    """
+    output_scale = _scale(F.relu(wanted if total is None else total))
+    quantized = QuantizedConvolution(layer, scale, output_scale, (TYPICAL, *numbers.shape[1:]))
     quantized.correct(numbers, wanted)
     return quantized
 
@@ -111,16 +117,15 @@ def _convolution(layer: nn.Conv2d, numbers: Tensor, scale: float, wanted: Tensor
 def _residual(module: Residual, numbers: Tensor, scale: float, x: Tensor) -> QuantizedResidual:
     """The sum for inputs like `numbers`, uint8 of this scale; x: the same in float32."""
     path: list[QuantizedConvolution] = []
-    inner, inner_scale, exact = numbers, scale, x
-    for layer in module.path:
+    inner, inner_scale, exact, last = numbers, scale, x, module.path[-1]
+    for layer in module.path[:-1]:
         exact = layer(exact)
         if isinstance(layer, nn.Conv2d):
-            if path:
-                inner, inner_scale = path[-1](inner), path[-1].output_scale
             path.append(_convolution(layer, inner, inner_scale, exact))
-    # what is added is rounded too: the last convolution's bias puts the whole sum's means right
-    path[-1].output_scale = _scale(F.relu(exact + x))
-    path[-1].bias += (x - numbers.float() * scale).mean((0, 2, 3))
+            inner, inner_scale = path[-1](inner), path[-1].output_scale
+    total = x + last(exact)
+    # what is added is rounded too: the last convolution is to give all that the numbers lack
+    path.append(_convolution(last, inner, inner_scale, total - numbers.float() * scale, total))
     return QuantizedResidual(path)
 
 

@@ -45,14 +45,14 @@ def train_bayesian(
 def train_references(
     params: BayesianParams, training: TrainingParams, train: ImageSet, dataset: str, model: Any = None
 ) -> dict[str, Any]:
-    """Other posteriors of the same network, or of the same last layer, by kind; none of them is tempered.
+    """Other posteriors of the same network, or of the same last layer, by kind; none is tempered or has own scales.
 
     And a plain network of the same architecture; a last layer has the explained network's beside it.
     """
     skipped = left_out(params, last_layer=model is not None)
     kinds = [kind for kind in params.references if kind not in skipped]
     epochs = params.reference_epochs or params.epochs
-    params = params.model_copy(update={"temperature": 1.0, "epochs": epochs})
+    params = params.model_copy(update={"temperature": 1.0, "epochs": epochs, "own_scales": False})
     found = _fit(kinds, params, training, train, dataset, model)
     if model is None:
         found[POINT] = _fit_plain(params, training, train, dataset, found.get("laplace"))

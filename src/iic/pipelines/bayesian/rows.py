@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 from iic.params import BayesianParams
@@ -13,10 +13,7 @@ POINT = "point"  # kind of the plain network of the posteriors' architecture
 
 def settings_of(params: BayesianParams, last_layer: bool) -> Any:
     """Size, prior and training of the posteriors of a whole network, or of a last layer."""
-    from iic.bayes.settings import Settings
-
-    chosen = {field.name for field in fields(Settings)} & set(BayesianParams.model_fields)
-    return Settings(**params.model_dump(include=chosen) | ({"hidden": ()} if last_layer else {}))
+    return replace(params.settings(), hidden=()) if last_layer else params.settings()
 
 
 def left_out(params: BayesianParams, last_layer: bool) -> dict[str, str]:
