@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: run test lint viz bench-training bench-attribution bench-precision bench-shapley bench-engine bench-compile bench-scale bench-evaluation \
+.PHONY: run test lint viz bench-training bench-recipes bench-attribution bench-precision bench-shapley bench-engine bench-compile bench-scale bench-evaluation \
 	bench-original bench-posterior bench-mean-field
 run: $(READY)
 	$(BIN)/kedro run
@@ -24,6 +24,10 @@ viz: $(READY)
 # ARGS="--runs cifar10:0 --plain-minutes 20" makes it shorter; the real CIFAR-10 is needed
 bench-training: $(READY)
 	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/training.py $(ARGS)
+
+# Held-out accuracy of a network by its recipe; ARGS="--settings '{}' '{epochs: 18, batch_size: 500}' --seeds 0 1"
+bench-recipes: $(READY)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/recipes.py $(ARGS)
 
 # Explanations per second and error beside lime, shap, Captum, shapiq and zennit; ARGS="--datasets mnist --images 4"
 bench-attribution: $(READY)

@@ -16,7 +16,6 @@ one. The last line compares each library of Kernel SHAP with the better of our t
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -26,6 +25,7 @@ import torch
 from peers import LIMES, SHAPLEY
 from relevance import time_relevance
 from setting import Setting, relative_error
+from setting import seconds as seconds_of
 
 from iic.explainers.libraries import Explained
 from iic.explainers.work import TOGETHER
@@ -34,7 +34,7 @@ from iic.selection import project_folder
 
 BUDGET = 1000
 PEER_BUDGETS = (500, 1000, 2000, 4000, 8000)  # until the errors that ours has with BUDGET
-BATCHES = (64, 125, 250, 500)
+BATCHES = {"cpu": (64, 125, 250, 500), "cuda": (250, 1000, 4000)}
 TIMED = 3  # images that a library is timed on
 CONVERGED = 987654  # keys the draws of references, which no row uses
 USERS, FROZEN = "float32, as users run it", "frozen"
@@ -47,18 +47,13 @@ OURS_OF = {**dict.fromkeys(SHAPLEY, "kernel_shap"), **dict.fromkeys(LIMES, "lime
 def median_seconds(run: Callable[[], object], repeats: int) -> float:
     """Median wall time of a call, after one that warms up."""
     run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
+    return float(np.median([seconds_of(run) for _ in range(repeats)]))
 
 
-def best_batch(answer: Callable, shape: tuple, repeats: int) -> tuple[int, float]:
+def best_batch(answer: Callable, shape: tuple, device: str, repeats: int) -> tuple[int, float]:
     """The batch size at which a forward is cheapest, and its seconds for BUDGET images."""
     found = {}
-    for size in BATCHES:
+    for size in BATCHES[device]:
         pixels = torch.rand(size, *shape) * 255
         found[size] = median_seconds(lambda x=pixels: answer(x), repeats) / size * BUDGET
     return min(found.items(), key=lambda item: item[1])
@@ -112,7 +107,8 @@ def bench(dataset: str, arguments: argparse.Namespace) -> pd.DataFrame:
     setting = Setting.load(dataset)
     rows: list[dict] = []
     for name, answer in ((USERS, setting.users_answer), (FROZEN, setting.fast_answer)):
-        size, seconds = best_batch(answer, setting.test.images.shape[1:], arguments.repeats)
+        device = setting.context.forward.device
+        size, seconds = best_batch(answer, setting.test.images.shape[1:], device, arguments.repeats)
         rows.append({"what": "forward", "forward": name, "batch": size, "seconds": seconds})
     batches = {row["forward"]: row["batch"] for row in rows}
     indices = setting.chosen(arguments.images)

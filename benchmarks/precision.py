@@ -65,7 +65,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     for dataset in arguments.datasets:
         setting = Setting.load(dataset, arguments.precision)
-        test = torch.from_numpy(setting.test.images)
+        test = torch.from_numpy(setting.test.images).to(setting.context.forward.device)
         fast, plain = (predicted_class(model, test) for model in (setting.context.forward.model, setting.context.plain))
         same = (fast == plain).float().mean().item()
         for method in arguments.methods:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from setting import Setting
+from setting import Setting, seconds
 from torch import Tensor, nn
 
 from iic.classifiers.inference import freeze
@@ -17,8 +16,8 @@ from iic.classifiers.networks import Residual
 from iic.explainers.composites import COMPOSITES
 from iic.explainers.lrp import Propagator
 
-IMAGES = (32, 128)
-SPLITS = (16, 32, 64, 128)  # images in one pass of the floor: the fastest counts
+IMAGES = {"cpu": (32, 128), "cuda": (128, 1024)}
+SPLITS = (16, 32, 64, 128, 1024)  # images in one pass of the floor: the fastest counts
 TOP = 0.2  # of the pixels, for which maps are compared
 
 Run = Callable[[], object]
@@ -85,7 +84,7 @@ def by_zennit(setting: Setting, name: str) -> Callable:
         inputs = normalize(images.float()).requires_grad_()
         with composite.context(network) as modified:
             output = modified(inputs)
-            flow = torch.eye(output.shape[1])[targets] * output.detach()
+            flow = torch.eye(output.shape[1], device=output.device)[targets] * output.detach()
             return torch.autograd.grad(output, inputs, flow)[0]
 
     return explain
@@ -122,7 +121,7 @@ def by_captum(setting: Setting) -> Callable:
     plain = setting.context.plain
     head = nn.Conv2d(plain[-1].in_features, plain[-1].out_features, 1, bias=plain[-1].bias is not None)
     head.weight.data = plain[-1].weight.data[..., None, None]
-    network = nn.Sequential(*list(plain)[1:-2], head).requires_grad_(False)
+    network = nn.Sequential(*list(plain)[1:-2], head.to(plain[-1].weight.device)).requires_grad_(False)
     for layer in network:
         if isinstance(layer, nn.Conv2d):
             layer.rule = EpsilonRule(epsilon=1e-6)
@@ -139,20 +138,21 @@ def by_captum(setting: Setting) -> Callable:
 
 def time_relevance(setting: Setting, repeats: int) -> list[dict]:
     """Rows: seconds an image and how many times the floor, for each number of images given at once."""
-    return [row for count in IMAGES for row in _rows(setting, count, repeats)]
+    return [row for count in IMAGES[setting.context.forward.device] for row in _rows(setting, count, repeats)]
 
 
 def _rows(setting: Setting, count: int, repeats: int) -> list[dict]:
     indices = setting.chosen(count)
-    images = torch.from_numpy(setting.test.images[indices])
-    targets = torch.from_numpy(setting.targets(indices))
+    device = setting.context.forward.device
+    images = torch.from_numpy(setting.test.images[indices]).to(device)
+    targets = torch.from_numpy(setting.targets(indices)).to(device)
     rows = []
     for name in ("epsilon", "epsilon_plus_flat"):
         runs = _runs(setting, name, images, targets)
-        seconds = {who: total / count for who, total in _medians(runs, repeats).items()}
-        floor = min(value for who, value in seconds.items() if who.startswith("floor"))
-        seconds = {"floor": floor, **{who: value for who, value in seconds.items() if not who.startswith("floor")}}
-        for who, value in seconds.items():
+        each = {who: total / count for who, total in _medians(runs, repeats).items()}
+        floor = min(value for who, value in each.items() if who.startswith("floor"))
+        each = {"floor": floor, **{who: value for who, value in each.items() if not who.startswith("floor")}}
+        for who, value in each.items():
             forward = "bfloat16" if who == "ours, bfloat16" else "float32"
             row = {"what": f"lrp {name}: {who}", "forward": forward, "batch": count, "seconds": value}
             rows.append(row | {"times_floor": value / floor})
@@ -164,7 +164,8 @@ def _rows(setting: Setting, count: int, repeats: int) -> list[dict]:
 def _runs(setting: Setting, name: str, images: Tensor, targets: Tensor) -> dict[str, Run]:
     plain, plus = setting.context.plain, name == "epsilon_plus_flat"
     pixels = images.float().contiguous(memory_format=torch.channels_last)
-    ours, fast = (Propagator(net, COMPOSITES[name]) for net in (plain, freeze(setting.model, torch.bfloat16)))
+    rounded = freeze(setting.model, torch.bfloat16).to(images.device)
+    ours, fast = (Propagator(net, COMPOSITES[name]) for net in (plain, rounded))
     theirs = {"zennit": by_zennit(setting, name)}
     if name == "epsilon" and not any(isinstance(layer, Residual) for layer in plain):  # Captum's LRP knows no sum
         theirs["captum"] = by_captum(setting)
@@ -191,9 +192,7 @@ def _medians(runs: dict[str, Run], repeats: int) -> dict[str, float]:
     for _ in range(repeats):
         for who, run in runs.items():
             run()
-            start = time.perf_counter()
-            run()
-            times[who].append(time.perf_counter() - start)
+            times[who].append(seconds(run))
     return {who: float(np.median(t)) for who, t in times.items()}
 
 

@@ -47,7 +47,7 @@ class Setting:
         forward = fast_forward(model.eval(), sample_of(train), precision, params.device)
         mean = np.array(card["train"]["mean"])
         context = Context(freeze(model).to(forward.device), forward, mean, params, Segmenter(params))
-        return cls(dataset, train, test, model, context)
+        return cls(dataset, train, test, model.to(forward.device), context)
 
     def chosen(self, count: int) -> np.ndarray:
         """Positions of the first explained test images."""
@@ -55,7 +55,8 @@ class Setting:
 
     def targets(self, indices: np.ndarray) -> np.ndarray:
         """The classes that the float32 network names."""
-        return predicted_class(self.context.plain, torch.from_numpy(self.test.images[indices])).numpy()
+        images = torch.from_numpy(self.test.images[indices]).to(self.context.forward.device)
+        return predicted_class(self.context.plain, images).cpu().numpy()
 
     def as_peers_see(self, index: int, target: int, fast: bool) -> Explained:
         """An image for the libraries, with the float32 model as its users run it, or with our frozen forward."""
@@ -66,8 +67,9 @@ class Setting:
 
     @torch.no_grad()
     def users_answer(self, pixels: Tensor) -> Tensor:
-        """The network in evaluation mode, float32, as it was trained: not folded, default layout."""
-        return self.model(pixels).softmax(1)
+        """The network in evaluation mode, float32, as it was trained: not folded, default layout, torch's settings."""
+        with torch.backends.cudnn.flags(enabled=True):  # TF32 on CUDA
+            return self.model(pixels.to(self.context.forward.device)).softmax(1).cpu()
 
     @torch.no_grad()
     def fast_answer(self, pixels: Tensor) -> Tensor:
@@ -107,9 +109,11 @@ def overlap(found: np.ndarray, truth: np.ndarray, segments: np.ndarray) -> float
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Wall time of one call."""
+    """Wall time of one call, until a GPU has done what it was given."""
     start = time.perf_counter()
     run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 

@@ -29,6 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from iic.checks import check_parameters
 from iic.classifiers.inference import best_dtype, freeze, predicted_class
 from iic.classifiers.networks import build_network
+from iic.classifiers.precision import choose_device
 from iic.data.images import ImageSet
 from iic.params import TrainingParams
 from iic.pipelines.data_prep.nodes import prepare_data
@@ -42,19 +43,29 @@ SHORT_EPOCHS = 7  # enough for 93 %
 SHORT = {"crop_epochs": 2, "cutout": 0, "shift": 3}  # and augmented less: in so few epochs nothing overfits
 
 
-def convolution_peak(dtype: torch.dtype) -> float:
+def wait(device: str) -> None:
+    """Until the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def convolution_peak(dtype: torch.dtype, device: str) -> float:
     """Floating-point operations per second of the fastest of some large convolutions, forward."""
-    best = 0.0
+    best, times = 0.0, 1 if device == "cpu" else 16  # a GPU wants more images
     for channels, side, batch in ((64, 32, 64), (256, 16, 32), (256, 16, 128), (512, 8, 128)):
-        layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(dtype, memory_format=torch.channels_last)
-        x = torch.randn(batch, channels, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        layer = nn.Conv2d(channels, channels, 3, padding=1, bias=False, device=device, dtype=dtype)
+        layer = layer.to(memory_format=torch.channels_last)
+        x = torch.randn(times * batch, channels, side, side, dtype=dtype, device=device)
+        x = x.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             layer(x)
+            wait(device)
             start = time.perf_counter()
             for _ in range(5):
                 layer(x)
+            wait(device)
         seconds = (time.perf_counter() - start) / 5
-        best = max(best, 2 * batch * side**2 * channels**2 * 9 / seconds)
+        best = max(best, 2 * len(x) * side**2 * channels**2 * 9 / seconds)
     return best
 
 
@@ -69,7 +80,8 @@ def flops_per_image(model: nn.Module, side: int) -> float:
 
 def classes(model: nn.Module, data: ImageSet, dtype: torch.dtype = torch.float32) -> np.ndarray:
     """The class that the frozen network names, one crop: (N,)."""
-    return predicted_class(freeze(model, dtype), torch.from_numpy(data.images)).numpy()
+    device = choose_device("auto")
+    return predicted_class(freeze(model, dtype).to(device), torch.from_numpy(data.images).to(device)).cpu().numpy()
 
 
 def ours(params: TrainingParams, data: tuple[ImageSet, ImageSet, dict], dataset: str, seed: int) -> dict:
@@ -106,10 +118,10 @@ def plain_loop(params: TrainingParams, data: tuple[ImageSet, ImageSet, dict], mi
     """The same network by the book: float32, Adam, DataLoader, until 93 % test or `minutes` are over."""
     torch.manual_seed(0)
     np.random.seed(0)
-    train, test, card = data
+    (train, test, card), device = data, choose_device("auto")
     model = build_network(
         card["train"]["mean"], card["train"]["std"], params.widths, depth=params.depth, residual=params.residual
-    )
+    ).to(device)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     images = Augmented(torch.from_numpy(train.images), torch.from_numpy(train.labels))
     loader = DataLoader(images, batch_size=128, shuffle=True)
@@ -117,10 +129,12 @@ def plain_loop(params: TrainingParams, data: tuple[ImageSet, ImageSet, dict], mi
     while not done or (seconds < 60 * minutes and reached < GOAL_PLAIN):
         start = time.perf_counter()
         model.train()
-        for pixels, labels in bar(f"plain loop, epoch {done + 1}", "batch")(loader):
-            optimizer.zero_grad()
-            F.cross_entropy(model(pixels), labels).backward()
-            optimizer.step()
+        with torch.backends.cudnn.flags(enabled=True):  # torch's own settings, as users have them
+            for pixels, labels in bar(f"plain loop, epoch {done + 1}", "batch")(loader):
+                optimizer.zero_grad()
+                F.cross_entropy(model(pixels.to(device)), labels.to(device)).backward()
+                optimizer.step()
+            wait(device)
         seconds += time.perf_counter() - start
         done += 1
         reached = (classes(model.eval(), test) == test.labels).mean()
@@ -129,20 +143,23 @@ def plain_loop(params: TrainingParams, data: tuple[ImageSet, ImageSet, dict], mi
     return {"test": reached, "seconds": seconds, "epochs": done, "flops": flops}
 
 
-def vgg_epoch_seconds(data: ImageSet, batches: int) -> float:
+def vgg_epoch_seconds(data: ImageSet, batches: int, device: str) -> float:
     """Seconds per epoch of VGG-16-BN for 32x32 images, from some batches."""
     from torchvision.models import vgg16_bn
 
     model = vgg16_bn(num_classes=10)
     model.avgpool, model.classifier = nn.Identity(), nn.Linear(512, 10)
+    model = model.to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    pixels, labels = torch.from_numpy(data.images[:VGG_BATCH]).float() / 255, torch.from_numpy(data.labels[:VGG_BATCH])
+    pixels = torch.from_numpy(data.images[:VGG_BATCH]).float().to(device) / 255
+    labels = torch.from_numpy(data.labels[:VGG_BATCH]).to(device)
     times = []
     for _ in bar("VGG-16-BN", "batch")(range(batches + 1)):
         start = time.perf_counter()
         optimizer.zero_grad()
         F.cross_entropy(model(pixels), labels).backward()
         optimizer.step()
+        wait(device)
         times.append(time.perf_counter() - start)
     return float(np.median(times[1:])) * len(data) / VGG_BATCH
 
@@ -162,8 +179,12 @@ def main() -> None:
     blocks = check_parameters(configured_parameters(), datasets)
     results: dict[str, list[dict]] = {dataset: [] for dataset in datasets}
     data = prepare_data(blocks["cifar10"]["data"], "cifar10")
-    peak = convolution_peak(best_dtype())
-    vgg = vgg_epoch_seconds(data[0], arguments.vgg_batches) * VGG_EPOCHS
+    device = choose_device("auto")
+    dtype = torch.bfloat16 if device == "cuda" else best_dtype()
+    peak = convolution_peak(dtype, device)
+    print(f"{device}: convolution peak ({str(dtype).removeprefix('torch.')}) {peak / 1e9:.0f} GFLOP/s", flush=True)
+    with torch.backends.cudnn.flags(enabled=True):
+        vgg = vgg_epoch_seconds(data[0], arguments.vgg_batches, device) * VGG_EPOCHS
     for dataset, seed in runs:
         images = data if dataset == "cifar10" else prepare_data(blocks[dataset]["data"], dataset)
         results[dataset].append(ours(blocks[dataset]["training"], images, dataset, seed))
@@ -200,8 +221,7 @@ def print_comparison(runs: list[dict], short: dict, plain: dict, vgg: float, pea
     rows = [*[("this project's recipe", run, "", "") for run in runs],
             ("the same, cut short", short, "", "1"),
             (f"plain loop, {plain['epochs']} epochs", plain, bound, ratio)]  # fmt: skip
-    print(f"\nmeasured convolution peak ({str(best_dtype()).removeprefix('torch.')}): {peak / 1e9:.0f} GFLOP/s")
-    print("| training on cifar10 | test | seconds | FLOP | share of peak | ratio |")
+    print("\n| training on cifar10 | test | seconds | FLOP | share of peak | ratio |")
     print("|---|---|---|---|---|---|")
     for name, run, mark, last in rows:
         share = run["flops"] / run["seconds"] / peak

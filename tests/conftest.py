@@ -10,12 +10,15 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 
 # The same examples in every run, so that what was green stays so; new ones: pytest --hypothesis-profile=default.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 # Small enough for seconds, real in every step.
 JUDGING = {

@@ -3,6 +3,7 @@ import pickle
 
 import pytest
 import torch
+from conftest import needs_cuda
 from torch import nn
 
 from iic.classifiers.batchnorm import settle
@@ -210,7 +211,7 @@ def test_a_device_that_is_not_there_is_refused():
             choose_device("cuda")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@needs_cuda
 def test_cuda_answers_as_the_cpu_does(trained):
     model, sample, test = trained
     cpu, cuda = fast_forward(model, sample, "float32", "cpu"), fast_forward(model, sample, "float32", "cuda")

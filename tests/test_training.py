@@ -4,6 +4,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from conftest import needs_cuda
 from torch import nn
 from torch.nn import functional
 
@@ -23,8 +24,6 @@ from iic.data.sources import load_digits
 from iic.errors import UserError
 from iic.params import AttributionParams, BayesianParams, DataParams, TrainingParams
 from iic.pipelines.training.nodes import checkpoint_path, train_model
-
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 
 
 def windows_seen(images, padded, side, recipe, epoch):
@@ -124,6 +123,14 @@ def test_every_device_trains_and_goes_on_from_the_others_checkpoint(device, tmp_
         with pytest.raises(Killed):
             run(first, checkpoint=checkpoint, progress=stop_after(25))  # twenty steps an epoch
         assert run(second, checkpoint=checkpoint)[1] > 0.8
+
+
+def test_a_micro_batch_of_zero_is_what_suits_the_device():
+    recipe = Recipe(epochs=1, batch_size=700, micro_batch=0)
+    assert (recipe.on("cpu").micro_batch, recipe.on("cuda").micro_batch) == (125, 700)
+    assert Recipe(epochs=1, micro_batch=60).on("cuda").micro_batch == 60
+    with pytest.raises(ValueError, match="a micro_batch of one image"):
+        TrainingParams(micro_batch=1)
 
 
 @needs_cuda

@@ -54,7 +54,8 @@ class TrainingParams(Block):
     depth: PositiveInt = 2  # convolutions in each of the three blocks
     residual: bool = False  # a sum adds what a block's pooling gives to what its other convolutions make of it
     batch_size: PositiveInt = 2000
-    micro_batch: int = Field(125, ge=2)  # images through the network at once; BatchNorm sees only these
+    # images through the network at once; BatchNorm sees only these. 0 is 125 on a CPU, the whole batch on CUDA
+    micro_batch: int = Field(0, ge=0)
     flip: bool = False  # mirrored in every second epoch
     shift: int = Field(2, ge=0, le=8)  # pixels each way, at most
     crop: int = Field(28, ge=25)  # pixels a side; the network takes no smaller image
@@ -68,6 +69,12 @@ class TrainingParams(Block):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the convolutions; "auto" is what is faster here
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where it is trained; "auto" is CUDA where there is one
     seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _micro_batch_has_a_variance(self) -> TrainingParams:
+        if self.micro_batch == 1:
+            raise ValueError("a micro_batch of one image leaves BatchNorm without a variance: use 2 or more, or 0")
+        return self
 
     @model_validator(mode="after")
     def _sums_have_something_to_bridge(self) -> TrainingParams:

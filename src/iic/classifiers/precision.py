@@ -55,12 +55,18 @@ def keep_freed_memory() -> bool:
 def choose_device(device: str) -> str:
     """ "cuda" where there is one and it is wanted, else "cpu".
 
+    With CUDA convolutions in float32 are computed in float32, not in TF32, and alike every time, for the rest of this
+    process: what is called float32 here is compared to 1e-4.
+
     Raises:
         UserError: CUDA is asked for and torch finds none.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is 'cuda', but torch finds no CUDA device here: use 'auto' or 'cpu'.")
-    return "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    if device == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic = False, True
+    return "cuda"
 
 
 def fast_forward(model: nn.Module, sample: Tensor, precision: str = "auto", device: str = "auto") -> Forward:

@@ -22,7 +22,8 @@ from iic.explainers.lrp_rules import Place, Shares, divided, per_image
 
 EPSILON = 1e-6
 Handed = dict[fx.Node, Tensor]  # input of a node -> its relevance
-TOGETHER = 64  # images in one pass: of fewer, the calls cost more than the arithmetic; more leave the caches
+TOGETHER = 64  # images in one pass: of fewer, the calls cost more than the arithmetic; more leave a CPU's caches
+FILLS_GPU = 1024  # and so many fill a GPU
 
 
 class Propagator:
@@ -68,7 +69,8 @@ class Propagator:
             images: uint8 or float (N, C, H, W), pixels 0..255.
             targets: int64 (N,).
         """
-        found = [self._part(*part) for part in zip(images.split(TOGETHER), targets.split(TOGETHER), strict=True)]
+        size = TOGETHER if images.device.type == "cpu" else FILLS_GPU
+        found = [self._part(*part) for part in zip(images.split(size), targets.split(size), strict=True)]
         return found[0] if len(found) == 1 else joined(found)
 
     def _part(self, images: Tensor, targets: Tensor) -> Relevance:

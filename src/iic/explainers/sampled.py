@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,7 +42,11 @@ class Group:
         return [replace(self, output=o) for o in ("probability", "logit")] if self.output == "both" else [self]
 
     def segments(self) -> list[np.ndarray]:
-        return [self.context.segments(image, int(i)) for image, i in zip(self.images, self.indices, strict=True)]
+        which = [int(i) for i in self.indices]
+        if self.context.forward.device == "cpu":  # its cores wait for the forwards as it is
+            return list(map(self.context.segments, self.images, which))
+        with ThreadPoolExecutor() as threads:
+            return list(threads.map(self.context.segments, self.images, which))
 
     def ask(self, masks: dict[int, Masks], segments: list[np.ndarray]) -> list[dict[int, np.ndarray]]:
         """Of each output, what the network says of each mask of the images with these numbers."""

@@ -23,6 +23,7 @@ from iic.files import write_whole
 from iic.params import AttributionParams
 
 TOGETHER = 32  # images whose masks share batches, or that go through a gradient method at once
+ON_GPU = 256  # as many there, so that the calls that wait for it are few
 Tick = Callable[[int], object]  # told how many images are done
 
 
@@ -47,7 +48,8 @@ def explain_shard(
     start = time.perf_counter()
     parts = []
     by_layers = method.removesuffix(RANDOM_WEIGHTS) in LRP_COMPOSITES
-    together = len(shard.images) if by_layers else TOGETHER  # LRP parts its images itself
+    together = TOGETHER if context.forward.device == "cpu" else ON_GPU
+    together = len(shard.images) if by_layers else together  # LRP parts its images itself
     for at in range(0, len(shard.images), together):
         some = slice(at, at + together)
         parts.append(explain(method, context, shard.images[some], shard.indices[some], shard.targets[some], twin=twin))

@@ -75,7 +75,7 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
     model = build_network(
         card["train"]["mean"], card["train"]["std"], params.widths, classes, params.depth, params.residual
     )
-    recipe = Recipe(**params.model_dump(include={field.name for field in fields(Recipe)}))
+    recipe = Recipe(**params.model_dump(include={field.name for field in fields(Recipe)})).on(device)
     rest, held = hold_out(train, params.n_validation, params.seed)
     dtype = choose_dtype(params.dtype, model, rest, recipe, device)
     checkpoint = None
@@ -103,13 +103,16 @@ def measure_accuracy(model: Any, train: ImageSet, test: ImageSet) -> dict:
 
     from iic.classifiers.calibration import calibration
     from iic.classifiers.inference import freeze, predict_logits
+    from iic.classifiers.precision import choose_device
     from iic.evaluation.scores import proportion
 
-    frozen = freeze(model)
+    device = choose_device("auto")
+    frozen = freeze(model).to(device)
     temperature = model.temperature.item()
     result = {"parameters": sum(p.numel() for p in model.parameters()), "temperature": temperature}
     for split, data in (("train", train), ("test", test)):
-        logits = predict_logits(frozen, torch.from_numpy(data.images), progress=bar(f"{split} accuracy", "batch"))
+        images = torch.from_numpy(data.images).to(device)
+        logits = predict_logits(frozen, images, progress=bar(f"{split} accuracy", "batch")).cpu()
         labels = torch.from_numpy(data.labels)
         hits = (logits.argmax(1) == labels).numpy()
         result[split] = {**proportion(hits), "n_images": len(data), **calibration(logits, labels, temperature)}
