@@ -15,7 +15,7 @@ from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams
 
 IMAGES = 5
-PARAMS = {"budget": 100, "superpixels": 20, "gradient_steps": 4, "precision": "float32"}
+PARAMS = {"segmentation": "grid", "budget": 100, "superpixels": 20, "gradient_steps": 4, "precision": "float32"}
 
 
 @pytest.fixture(scope="module")
