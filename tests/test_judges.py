@@ -3,6 +3,7 @@ import pytest
 import scipy.stats
 import torch
 import torch.nn.functional as F
+from conftest import needs_cuda
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -108,9 +109,11 @@ def test_masks_keep_a_uniform_share_of_pixels_anywhere_half_of_them_in_blobs():
     assert ratio[in_blobs].mean() < 0.5 and abs(ratio[~in_blobs].mean() - 1) < 0.02
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 @pytest.mark.parametrize("fill", [peppered, blackened])
-def test_a_judge_reads_masked_images_that_the_network_cannot(network, fill):
-    judge = fine_tune(network, stripes(600, 0), fill, seed=0, epochs=25, learning_rate=0.01)
+def test_a_judge_reads_masked_images_that_the_network_cannot(network, fill, device):
+    judge = fine_tune(network, stripes(600, 0), fill, seed=0, epochs=25, learning_rate=0.01, device=device)
+    assert {tensor.device.type for tensor in judge.state_dict().values()} == {"cpu"}
     test = stripes(400, 1)
     keep = np.random.default_rng(2).random((400, 12, 12)) < np.linspace(0.2, 0.8, 400)[:, None, None]
     masked = fill(test.images, keep, np.arange(400), 3)

@@ -21,10 +21,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from iic.classifiers.batchnorm import settle
-from iic.classifiers.inference import best_dtype
 from iic.classifiers.networks import WHITENED, Normalize, is_chain
 from iic.classifiers.training import pool_early
-from iic.classifiers.training_dtype import AGREE
+from iic.classifiers.training_dtype import AGREE, trains_faster_in_bfloat16
 from iic.data.images import ImageSet
 from iic.draws import generator
 from iic.errors import UserError
@@ -72,6 +71,7 @@ def fine_tune(
     flip: bool = False,
     learning_rate: float = 1e-3,
     dtype: str = "auto",
+    device: str = "cpu",
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> nn.Module:
     """A copy of the network that knows masked images with this fill; the network itself is left as it is.
@@ -90,15 +90,17 @@ def fine_tune(
         learning_rate: of the first step.
         dtype: of the convolutions behind the whitening one: float32, bfloat16, or "auto", bfloat16 where it is clearly
             faster and its gradients are right. Other networks than `build_network`'s stay float32.
+        device: "cpu" or "cuda", where it is fine-tuned; the draws are the same on both.
         progress: wraps the steps, such as tqdm.
 
     Returns:
-        The judge, in evaluation mode; `freeze` makes it fast. A buffer `temperature` is still the network's own.
+        The judge, in evaluation mode, on the CPU; `freeze` makes it fast. A buffer `temperature` is still the network's
+        own.
 
     Raises:
         UserError: no weight can be trained, or the loss is no longer finite.
     """
-    judge = copy.deepcopy(model).to(memory_format=torch.channels_last)
+    judge = copy.deepcopy(model).to(device, memory_format=torch.channels_last)
     judge.zero_grad()  # the copy has the network's gradients too, if it still holds some
     weights = [p for p in _parts(judge)[1].parameters() if p.requires_grad]
     if not weights:
@@ -106,19 +108,20 @@ def fine_tune(
     rng = generator("judge", seed)
     optimizer = torch.optim.Adam(weights, lr=learning_rate, fused=True)
     total = epochs * math.ceil(len(train) / BATCH)
-    passes = (_masked_batches(train, fill, flip, rng) for _ in range(epochs))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(int(rng.integers(2**31)))
-        computed = _choose_dtype(dtype, judge, _masked_batches(train, fill, flip, generator("judge", seed)))
+    passes = (_masked_batches(train, fill, flip, rng, device) for _ in range(epochs))
+    with torch.random.fork_rng(devices=[] if device == "cpu" else [torch.cuda.current_device()]):
+        torch.manual_seed(int(rng.integers(2**31)))
+        first = _masked_batches(train, fill, flip, generator("judge", seed), device)
+        computed = _choose_dtype(dtype, judge, first, device)
         trained = _as_trained(judge)
         _set_training(trained, True)
         batches = zip(progress(range(total)), itertools.chain.from_iterable(passes), strict=True)
         _descend(trained, optimizer, batches, total, computed)
         _set_training(trained, False)
         norms = [m for m in trained.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
-        settle(trained, norms, (pixels for pixels, _ in _masked_batches(train, fill, flip, rng, SETTLED)))
+        settle(trained, norms, (pixels for pixels, _ in _masked_batches(train, fill, flip, rng, device, SETTLED)))
     judge.zero_grad()
-    return judge
+    return judge.cpu()
 
 
 def _descend(
@@ -171,7 +174,7 @@ def _side(interval: tuple[float, float]) -> int:
 
 
 def _masked_batches(
-    data: ImageSet, fill: Fill, flip: bool, rng: np.random.Generator, most: int | None = None
+    data: ImageSet, fill: Fill, flip: bool, rng: np.random.Generator, device: str, most: int | None = None
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """One pass over all images, or over `most` of them, in random order: filled pixels (n, C, H, W), labels (n,)."""
     order = rng.permutation(len(data))[:most]
@@ -182,8 +185,8 @@ def _masked_batches(
             mirrored = rng.random((len(chosen), 1, 1, 1)) < 0.5
             images = np.where(mirrored, images[..., ::-1], images)
         keep = random_masks(len(chosen), images.shape[2:], rng)
-        pixels = torch.as_tensor(fill(images, keep, chosen, noise_seed))
-        yield pixels.contiguous(memory_format=torch.channels_last), torch.from_numpy(data.labels[chosen])
+        pixels = torch.as_tensor(fill(images, keep, chosen, noise_seed)).contiguous(memory_format=torch.channels_last)
+        yield pixels.to(device), torch.from_numpy(data.labels[chosen]).to(device)
 
 
 def _parts(model: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -205,15 +208,15 @@ def _logits(model: nn.Module, pixels: Tensor, dtype: torch.dtype) -> Tensor:
     fixed, tuned = _parts(model)
     with torch.no_grad():
         x = fixed(pixels)
-    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+    with torch.autocast(pixels.device.type, dtype=dtype, enabled=dtype != torch.float32):
         return tuned(x).float()
 
 
-def _choose_dtype(wanted: str, model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]]) -> torch.dtype:
+def _choose_dtype(wanted: str, model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], device: str) -> torch.dtype:
     """The type called `wanted`, for "auto" what is faster and right; float32 for networks of unknown layers."""
     if _parts(model)[1] is model or wanted == "float32":
         return torch.float32
-    if wanted == "bfloat16" or (best_dtype() == torch.bfloat16 and _bfloat16_agrees(model, *next(batches))):
+    if wanted == "bfloat16" or (trains_faster_in_bfloat16(device) and _bfloat16_agrees(model, *next(batches))):
         return torch.bfloat16
     return torch.float32
 

@@ -20,12 +20,14 @@ def train_judges(
     """The second judges' weights, fill by fill, and the precision that suits each judge."""
     from functools import partial
 
+    from iic.classifiers.precision import choose_device
     from iic.evaluation.judges import fine_tune
     from iic.evaluation.outcomes import wanted_fills
     from iic.evaluation.panel import choose_precisions
 
     fills = _fills(train, card)
     recipe = {"epochs": params.judge_epochs, "flip": training.flip, "dtype": training.dtype}
+    recipe["device"] = choose_device("auto")
     judges = {}
     for name in wanted_fills(params):
         show = bar(f"{dataset}: judge of {name}", "step")
