@@ -35,7 +35,7 @@ def bench(setting: Setting, images: int, budget: int, repeats: int) -> list[str]
     targets, shown = setting.targets(indices), setting.test.images[indices]
     batch = params.batch_size or suitable_batch(context.forward.model, context.forward.device, shown.shape[1:])
     pixels = torch.from_numpy(np.resize(shown, (batch, *shown.shape[1:]))).to(context.forward.device).float()
-    pixels = pixels.contiguous(memory_format=torch.channels_last)
+    pixels = pixels.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # as the engine has them, of one channel too
     rows = []
     for method in METHODS:
         run = partial(explain, method, context, shown, indices, targets)

@@ -20,7 +20,7 @@ from iic.classifiers.precision import Forward, keep_freed_memory
 from iic.errors import UserError
 
 GPU_BATCH = 4096  # images a forward that fill a GPU
-ROOM = 96 * 2**20  # bytes of the largest activation of a batch on a CPU; freed memory is kept, so only the caches limit it
+ROOM = 96 * 2**20  # bytes of the largest activation of a batch on a CPU: freed memory is kept, so that it may be large
 SMALLEST, LARGEST = 16, 256  # images a forward on a CPU
 AHEAD = 4  # batches that are composed at once: what an image needs for that is made once or twice, not for each batch
 FEW = 128  # superpixels up to which images are composed by a matrix product
