@@ -98,10 +98,14 @@ class Contest:
         return float(np.median([median_seconds(run, self.repeats) for run in runs]))
 
     def forwards(self, explain: Library) -> float:
-        """How many images a library really asks for with BUDGET: some leave out what they drew twice."""
+        """How many images a library really asks for with BUDGET."""
         asked, x = [], self.seen(0, FROZEN)
-        counted = replace(x, answer=lambda pixels: asked.append(len(pixels)) or x.answer(pixels))
-        explain(counted, BUDGET, 0)
+
+        def counted(pixels: torch.Tensor) -> torch.Tensor:
+            asked.append(len(pixels))
+            return x.answer(pixels)
+
+        explain(replace(x, answer=counted), BUDGET, 0)
         return float(sum(asked))
 
 

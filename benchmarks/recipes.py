@@ -21,6 +21,7 @@ import yaml
 
 from iic.checks import check_parameters
 from iic.classifiers.inference import freeze, predict_logits
+from iic.classifiers.precision import choose_device
 from iic.data.images import ImageSet, hold_out
 from iic.params import TrainingParams
 from iic.pipelines.data_prep.nodes import prepare_data
@@ -32,8 +33,6 @@ Task = tuple[str, TrainingParams]
 
 def row(text: str, params: TrainingParams, dataset: str, card: dict, train: ImageSet, held: ImageSet) -> str:
     """One line of the table."""
-    from iic.classifiers.precision import choose_device
-
     model, curve = train_model(params, train, card, dataset)
     device = choose_device(params.device)
     logits = predict_logits(freeze(model).to(device), torch.from_numpy(held.images).to(device)).cpu()

@@ -27,11 +27,10 @@ def train_judges(
 
     fills = _fills(train, card)
     recipe = {"epochs": params.judge_epochs, "flip": training.flip, "dtype": training.dtype}
-    recipe["device"] = choose_device("auto")
-    judges = {}
+    where, judges = choose_device(training.device), {}
     for name in wanted_fills(params):
         show = bar(f"{dataset}: judge of {name}", "step")
-        judge = fine_tune(model, train, partial(fills, name), seed=params.seed, progress=show, **recipe)
+        judge = fine_tune(model, train, partial(fills, name), seed=params.seed, device=where, progress=show, **recipe)
         judges[name] = judge.state_dict()
     return judges, choose_precisions(model, judges, train, fills, params.precision)
 
