@@ -30,10 +30,10 @@ def accuracy_bars(report: dict) -> Any:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     handles.append(Patch(facecolor="white", edgecolor=GREY, hatch="//"))
     figure.legend(
-        handles, [*labels, "hollow: the judge abstains,\none class for most images"], loc="outside right upper"
+        handles, [*labels, "hollow: the judge abstains,\none class for most images"], loc="outside right center"
     )
     figure.suptitle(
-        f"{report['dataset']['dataset']}: the judge sees only the top {report['kept_share']:.0%} of the pixels; "
+        f"{report['dataset']['dataset']}: the judge sees only the top {report['kept_share']:.0%} of the pixels;\n"
         f"{report['n_images']} test images, 95 % intervals",
         fontsize=10,
     )

@@ -45,7 +45,7 @@ def leakage_bars(dataset: str, leaks: dict[str, dict]) -> Any:
         )
     axis.set(ylim=(0, 1.12), xlim=(-0.6, len(leaks) - 0.4), ylabel="agreement with the explained class")
     axis.set_xticks(range(len(leaks)), [title(m) for m in leaks], fontsize=8)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
 
 

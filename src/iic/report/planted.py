@@ -40,7 +40,7 @@ def shortcut_figure(found: dict) -> Any:
     key.legend(*bars.get_legend_handles_labels(), loc="upper right", fontsize=7)
     _draw_example(axes[1], found)
     figure.suptitle(
-        f"{found['dataset']}: does the map show the planted watermark? {found['n_images']} test images that it alone "
+        f"{found['dataset']}: does the map show the planted watermark?\n{found['n_images']} test images that it alone "
         f"turns into '{found['class_name']}', 95 % intervals",
         fontsize=10,
     )
