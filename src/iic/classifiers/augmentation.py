@@ -25,17 +25,14 @@ def augment(images: Tensor, epoch: int, recipe: Recipe, generator: torch.Generat
     pad = max(0, recipe.shift - cut // 2)  # a window smaller than the image shifts within it
     if not cut and not pad:
         return _cut_out(images, recipe.cutout, generator)
-    # reflect padding needs a float or bfloat16 tensor on the CPU; an index does the same for uint8
-    rows, columns = (_reflected(size, pad).to(images.device) for size in (height, width))
     places = cut + 2 * pad + 1
     shifts = torch.randint(0, places, (count, 2), generator=generator).to(images.device)
-    shifted = images.new_empty(count, channels, height - cut, width - cut)
-    for dy in range(places):
-        for dx in range(places):
-            chosen = ((shifts[:, 0] == dy) & (shifts[:, 1] == dx)).nonzero().squeeze(1)
-            shifted[chosen] = images[chosen][:, :, rows[dy : dy + height - cut]][
-                :, :, :, columns[dx : dx + width - cut]
-            ]
+    rows, columns = (
+        _reflected(size, pad).to(images.device)[shift[:, None] + torch.arange(size - cut, device=images.device)]
+        for size, shift in zip((height, width), shifts.T, strict=True)
+    )  # (N, height - cut), (N, width - cut)
+    shifted = images.gather(2, rows[:, None, :, None].expand(-1, channels, -1, width))
+    shifted = shifted.gather(3, columns[:, None, None, :].expand(-1, channels, height - cut, -1))
     return _cut_out(shifted, recipe.cutout, generator)
 
 
