@@ -247,9 +247,11 @@ def test_a_claim_needs_its_sign_in_all_training_seeds():
     (claim,) = bad[0]["claims"]
     assert not claim["supported"] and claim["by_seed"][1] < 0 < claim["by_seed"][0]
     assert bad[0]["leads"]["lrp"]["by_seed"][2] > 0.5 and bad[0]["leads"]["lrp"]["same_sign"]
-    assert "does not hold" in sentences(bad) and "Of 2 training seeds" not in sentences(bad)
+    assert "does not hold" in sentences(bad) and "are asked for" not in sentences(bad)
+    assert "lrp minus its best control: same sign" in sentences(bad)
     unfair = across_seeds({0: report(known()), 1: report(known(lrp_superpixel=0.5))})  # a twin turns its sign
     assert not unfair[0]["claims"][0]["supported"] and "Of 2 training seeds" in sentences(unfair)
+    assert "3 training seeds are asked for" in sentences(unfair)
 
 
 def test_reports_of_other_parameters_or_code_are_no_seeds():
@@ -265,3 +267,14 @@ def test_reports_of_other_parameters_or_code_are_no_seeds():
     with pytest.raises(UserError, match="in nothing else: 1"):
         newest_by_seed([shipped, of_seed(0)])
     assert list(newest_by_seed([other, of_seed(2), of_seed(0), of_seed(2)])) == [0, 2]
+
+
+def test_what_the_headline_does_not_depend_on_may_differ_between_seeds():
+    reports = [of_seed(0), of_seed(1)]
+    for number, judged in enumerate(reports):
+        judged["parameters"]["attribution"] = {"n_images": 10 + number, "budget": 1000}
+        judged["parameters"]["evaluation"] = {"keep": 0.2, "leakage_images": 50 + number}
+    assert list(newest_by_seed(reports)) == [0, 1]
+    reports[0]["parameters"]["evaluation"]["keep"] = 0.3
+    with pytest.raises(UserError, match="in nothing else: 1"):
+        newest_by_seed(reports)

@@ -10,10 +10,15 @@ from iic.evaluation.comparison import same_sign
 from iic.explainers.names import EXPLAINERS
 
 WANTED = 3  # training seeds
+# of the block `evaluation`, what the headline depends on: the matrix, properties, leakage and the planted shortcut may
+# be of fewer images, or missing, in other seeds' runs
+HEADLINE = ("keep", "noise_seeds", "judge_epochs", "precision", "bootstrap", "seed")
 
 
 def newest_by_seed(reports: Iterable[dict]) -> dict[int, dict]:
-    """The last report of each training seed among those that differ from the last one of all in nothing else.
+    """The last report of each training seed among those whose headline differs from the last one's in nothing else.
+
+    The first so many images are explained, so that fewer of them in one seed are some of another's: they may be.
 
     Args:
         reports: of one dataset, oldest first.
@@ -33,10 +38,12 @@ def newest_by_seed(reports: Iterable[dict]) -> dict[int, dict]:
 
 
 def _but_seed(report: dict) -> dict:
-    """What has to be the same: parameters but the training seed, code, images, methods."""
+    """What has to be the same: parameters but the training seed and the number of images, code, dataset, methods."""
     blocks = {name: dict(block) for name, block in report["parameters"].items()}
-    for name in ("seed", "device"):
-        blocks["training"].pop(name, None)
+    for block, name in (("training", "seed"), ("training", "device"), ("attribution", "n_images")):
+        blocks.get(block, {}).pop(name, None)
+    if "evaluation" in blocks:
+        blocks["evaluation"] = {name: blocks["evaluation"].get(name) for name in HEADLINE}
     code = {key: report.get("made", {}).get(key) for key in ("explaining_code", "judging_code")}
     return {"parameters": blocks, "code": code, "data": report["dataset"], "methods": list(report["methods"])}
 
@@ -48,17 +55,20 @@ def across_seeds(by_seed: dict[int, dict]) -> list[dict[str, Any]]:
         by_seed: training seed -> accuracy report, from `newest_by_seed`; the first seed's claims are looked at.
 
     Returns:
-        `leads`: method -> `by_seed` and `same_sign`; `claims`: better, worse, `by_seed`, `same_sign` (of the difference
-        and of its fair twins' differences), and `supported`: by the first seed's images and by the sign of all. Where
-        a judge abstains with one seed, the value is null, and no sign is the same.
+        `images`: their number by seed; `leads`: method -> `by_seed` and `same_sign`; `claims`: better, worse,
+        `by_seed`, `same_sign` (of the difference and of its fair twins' differences), and `supported`: by the first
+        seed's images and by the sign of all. Where a judge abstains with one seed, the value is null, and no sign is
+        the same.
     """
     first = next(iter(by_seed.values()))
+    images = {seed: report["n_images"] for seed, report in by_seed.items()}
     found = []
     for number, table in enumerate(first["headline"]):
         tables = {seed: report["headline"][number] for seed, report in by_seed.items()}
         leads = {m: _lead(m, tables) for m in table["methods"] if m in EXPLAINERS}
         where = {key: table[key] for key in ("judge", "direction", "fill")}
-        found.append(where | {"leads": leads, "claims": [_claim(claim, tables) for claim in table["claims"]]})
+        claims = [_claim(claim, tables) for claim in table["claims"]]
+        found.append(where | {"images": images, "leads": leads, "claims": claims})
     return found
 
 
@@ -98,13 +108,22 @@ def _agree(values: dict[int, float | None]) -> bool:
 
 
 def sentences(found: list[dict[str, Any]]) -> str:
-    """What holds in all seeds, a line for each claim."""
-    seeds = max((len(claim["by_seed"]) for table in found for claim in table["claims"]), default=0)
-    lines = [f"Of {seeds} training seeds; three are asked for."] if seeds < WANTED else []
+    """What holds in all seeds, a line for each lead and each claim."""
+    images = found[0]["images"].values()
+    lines = [f"Of {len(images)} training seeds, {', '.join(map(str, images))} images."]
+    if len(images) < WANTED:
+        lines.append(f"{WANTED} training seeds are asked for.")
     for table in found:
         lines.append(f"{table['judge']} judge, {table['direction']}, {table['fill'].replace('_', ' ')}:")
+        for method, lead in table["leads"].items():
+            verdict = "same sign" if lead["same_sign"] else "no sign in common"
+            lines.append(f"  {method} minus its best control: {verdict} ({_listed(lead)})")
         for claim in table["claims"]:
-            gaps = ", ".join("abstains" if gap is None else f"{gap:+.3f}" for gap in claim["by_seed"].values())
             verdict = "holds" if claim["supported"] else "does not hold"
-            lines.append(f"  {claim['better']} better than {claim['worse']}: {verdict} ({gaps} by training seed)")
+            lines.append(f"  {claim['better']} better than {claim['worse']}: {verdict} ({_listed(claim)})")
     return "\n".join(lines)
+
+
+def _listed(entry: dict[str, Any]) -> str:
+    values = ("abstains" if value is None else f"{value:+.3f}" for value in entry["by_seed"].values())
+    return f"{', '.join(values)} by training seed"
