@@ -66,7 +66,8 @@ def explaining(
         from iic.evaluation.randomisation import random_weights
 
         other = random_weights(model, sample_of(train), segmenter.params.seed)
-        context = context_of(other, train, card, segmenter, precision_of(method, segmenter.params))
+        # in the trained network's precision: a random one's classes, nearly alike, would not tell whether it suffices
+        context = context_of(other, train, card, segmenter, context.forward.precision)
     origin = {
         "parameters": segmenter.params.determining(),
         "model": fingerprint(freeze(model)),
