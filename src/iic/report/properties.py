@@ -97,6 +97,8 @@ def property_dots(dataset: str, properties: dict[str, dict]) -> Any:
             axis.set_xscale("symlog", linthresh=1e-3)
             axis.set_xlim(left=0)
             axis.tick_params(axis="x", rotation=90)
+        else:  # few ticks: small numbers have long labels
+            axis.locator_params(axis="x", nbins=4)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     axes[0, 0].set_yticks(range(len(properties)), [_line(method) for method in properties])
