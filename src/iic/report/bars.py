@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iic.report.style import FILLS, GREEN, GREY, JUDGES, new_figure, title
+from iic.report.style import FILLS, GREEN, GREY, JUDGES, chart_size, name_methods, new_figure
 
 WIDTH = 0.38  # of a bar; two stand beside each other
 
@@ -16,7 +16,7 @@ def accuracy_bars(report: dict) -> Any:
     tables = [t for t in report["headline"] if t["direction"] == "keep"]
     judges = list(dict.fromkeys(t["judge"] for t in tables))
     methods = list(report["methods"])
-    figure, axes = new_figure(1.1 * len(methods) + 3.5, 3.6 * len(judges) + 0.8, len(judges), 1, sharex=True)
+    figure, axes = new_figure(*chart_size(methods, 3.6 * len(judges) + 0.8), len(judges), 1, sharex=True)
     for judge, axis in zip(judges, axes[:, 0], strict=True):
         mine = [t for t in tables if t["judge"] == judge]
         for number, table in enumerate(mine):
@@ -26,7 +26,7 @@ def accuracy_bars(report: dict) -> Any:
         axis.axhline(report["chance"], color=GREY, ls=":", label=f"chance: {report['chance']:.2f}")
         axis.set(ylim=(0, 1.12), ylabel="accuracy against the true label")
         axis.set_title(f"judge: {JUDGES[judge]}", fontsize=9)
-    axes[-1, 0].set_xticks(range(len(methods)), [title(m) for m in methods], fontsize=8)
+    name_methods(axes[-1, 0], methods)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     handles.append(Patch(facecolor="white", edgecolor=GREY, hatch="//"))
     figure.legend(

@@ -6,7 +6,7 @@ import textwrap
 from typing import Any
 
 from iic.explainers.names import is_control
-from iic.report.style import BLUE, GREEN, GREY, new_figure, title
+from iic.report.style import BLUE, GREEN, GREY, chart_size, name_methods, new_figure
 
 WIDTH = 0.7  # of a bar
 
@@ -19,7 +19,7 @@ def leakage_bars(dataset: str, leaks: dict[str, dict]) -> Any:
         leaks: method -> what `leakage` returns, with `n`, the training images; or, where they could not be explained,
             `n` = 0 and a `reason`.
     """
-    figure, axes = new_figure(1.1 * len(leaks) + 3.5, 4.4)
+    figure, axes = new_figure(*chart_size(list(leaks), 4.4))
     axis = axes[0, 0]
     axis.bar([0], [0], color=BLUE, label="explainers")
     axis.bar([0], [0], color=GREY, label="controls")
@@ -43,8 +43,8 @@ def leakage_bars(dataset: str, leaks: dict[str, dict]) -> Any:
             "small to find all that leaks",
             fontsize=9,
         )
-    axis.set(ylim=(0, 1.12), xlim=(-0.6, len(leaks) - 0.4), ylabel="agreement with the explained class")
-    axis.set_xticks(range(len(leaks)), [title(m) for m in leaks], fontsize=8)
+    axis.set(ylim=(0, 1.12), ylabel="agreement with the explained class")
+    name_methods(axis, list(leaks))
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from iic.explainers.names import is_control
 
+MANY = 14  # methods whose names no longer fit beside each other
 # Okabe & Ito's palette
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#E69F00", "#009E73", "#555555"
 COLOURS = (BLUE, "#D55E00", GREEN, "#CC79A7", ORANGE, "#56B4E9", "#000000")
@@ -55,6 +59,20 @@ def title(method: str) -> str:
         if method.endswith(ending):
             return f"{title(method.removesuffix(ending))}\n{words}"
     return TITLES.get(method, method.replace("_", " "))
+
+
+def chart_size(methods: Sequence[str], height: float) -> tuple[float, float]:
+    """Inches of a chart with bars of so many methods and of this height, names below and the legend beside included."""
+    many = len(methods) > MANY
+    return (0.62 if many else 1.1) * len(methods) + 3.5, height + (2.4 if many else 0)
+
+
+def name_methods(axis: Any, methods: Sequence[str]) -> None:
+    """Methods' names below their places 0, 1, ... of the x axis; upright where there are many."""
+    many = len(methods) > MANY
+    names = [title(method).replace("\n", " ") if many else title(method) for method in methods]
+    axis.set_xticks(range(len(methods)), names, fontsize=8, rotation=90 if many else 0)
+    axis.set_xlim(-0.6, len(methods) - 0.4)
 
 
 def method_styles(methods: list[str]) -> dict[str, dict]:
