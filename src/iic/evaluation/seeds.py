@@ -116,12 +116,17 @@ def sentences(found: list[dict[str, Any]]) -> str:
     for table in found:
         lines.append(f"{table['judge']} judge, {table['direction']}, {table['fill'].replace('_', ' ')}:")
         for method, lead in table["leads"].items():
-            verdict = "same sign" if lead["same_sign"] else "no sign in common"
+            verdict = "same sign" if lead["same_sign"] else _without_sign(lead)
             lines.append(f"  {method} minus its best control: {verdict} ({_listed(lead)})")
         for claim in table["claims"]:
             verdict = "holds" if claim["supported"] else "does not hold"
             lines.append(f"  {claim['better']} better than {claim['worse']}: {verdict} ({_listed(claim)})")
     return "\n".join(lines)
+
+
+def _without_sign(lead: dict[str, Any]) -> str:
+    silent = list(lead["by_seed"].values()).count(None)
+    return f"the judge abstains in {silent} of {len(lead['by_seed'])}" if silent else "no sign in common"
 
 
 def _listed(entry: dict[str, Any]) -> str:
