@@ -249,6 +249,8 @@ def test_a_claim_needs_its_sign_in_all_training_seeds():
     assert bad[0]["leads"]["lrp"]["by_seed"][2] > 0.5 and bad[0]["leads"]["lrp"]["same_sign"]
     assert "does not hold" in sentences(bad) and "are asked for" not in sentences(bad)
     assert "lrp minus its best control: same sign" in sentences(bad)
+    bad[0]["leads"]["lrp"] = {"by_seed": {0: 0.1, 1: None, 2: 0.1}, "same_sign": False}
+    assert "lrp minus its best control: the judge abstains in 1 of 3 (+0.100, abstains, +0.100" in sentences(bad)
     unfair = across_seeds({0: report(known()), 1: report(known(lrp_superpixel=0.5))})  # a twin turns its sign
     assert not unfair[0]["claims"][0]["supported"] and "Of 2 training seeds" in sentences(unfair)
     assert "3 training seeds are asked for" in sentences(unfair)
