@@ -172,7 +172,10 @@ def test_a_forward_that_disagrees_is_not_taken(trained, monkeypatch):
     wrong[-1] = copy.deepcopy(wrong[-1])
     wrong[-1].weight.neg_()
     monkeypatch.setattr("iic.classifiers.precision.quantize", lambda *_: wrong)
-    assert fast_forward(model, sample, "auto", "cpu").precision == "float32"
+    for next_best in (torch.float32, torch.bfloat16):
+        monkeypatch.setattr("iic.classifiers.precision.best_dtype", lambda best=next_best: best)
+        found = fast_forward(model, sample, "auto", "cpu")
+        assert found.precision == str(next_best).removeprefix("torch.") and found.same_class >= 0.995
     assert fast_forward(model, sample, "int8", "cpu").same_class < 0.5  # asked for by name: used, and recorded
 
 
