@@ -7,7 +7,7 @@ Each of `--settings` is a YAML mapping of parameters that differ from the datase
 Seconds are those of training alone; NLL in nats an image, at temperature 1. On CUDA an epoch on a few images goes
 before, so that the first row's seconds hold no loading. The test images are looked at with `--test` only, which
 learns from all training images: for recipes that are chosen already. `--workers` trains so many at a time, which a GPU
-that one training leaves idle has room for; seconds are then those of a shared machine.
+that one training leaves idle has room for; seconds are then those of a shared machine, loading included.
 """
 
 from __future__ import annotations

@@ -8,8 +8,11 @@ import torch
 
 from iic.classifiers import inference
 from iic.classifiers.networks import build_network
+from iic.classifiers.precision import fast_forward
 from iic.data.images import ImageSet
-from iic.pipelines.attribution.nodes import AT_ONCE, _classes, sample_of
+from iic.explainers.segmentation import Segmenter
+from iic.params import AttributionParams
+from iic.pipelines.attribution.nodes import AT_ONCE, _classes, explaining, sample_of
 
 
 def sorted_set(count: int) -> ImageSet:
@@ -42,3 +45,22 @@ def test_classes_are_asked_for_in_parts_and_are_the_same(monkeypatch):
     context = SimpleNamespace(plain=model, forward=SimpleNamespace(device="cpu"))
     np.testing.assert_array_equal(_classes(context, images, indices, "digits"), expected)
     assert sizes == [AT_ONCE, AT_ONCE, 600 - 2 * AT_ONCE]
+
+
+def test_a_network_with_random_weights_is_asked_in_the_trained_networks_precision(monkeypatch):
+    asked = []
+
+    def choose(model, sample, precision, device):
+        asked.append((model, precision))
+        return fast_forward(model, sample, "bfloat16" if precision == "auto" else precision, device)
+
+    monkeypatch.setattr("iic.explainers.context.fast_forward", choose)
+    model, train = build_network([128.0], [64.0], widths=(4, 4, 4)).eval(), sorted_set(50)
+    segmenter = Segmenter(AttributionParams(device="cpu"))
+    given = (train, {"train": {"mean": [0.0]}}, segmenter, train.images, np.arange(10), "digits")
+    context, targets, origin = explaining("lime_random_weights", model, *given)
+    assert [precision for _, precision in asked] == ["auto", "bfloat16"] == ["auto", origin["precision"]]
+    assert asked[0][0] is model and asked[1][0] is not model
+    trained = inference.freeze(model)
+    np.testing.assert_array_equal(targets, inference.predicted_class(trained, torch.from_numpy(train.images[:10])))
+    assert not torch.equal(context.plain[1].weight, trained[1].weight)

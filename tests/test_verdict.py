@@ -9,7 +9,7 @@ from iic.datasets import OutcomesDataset
 from iic.errors import UserError
 from iic.evaluation.outcomes import Outcomes, cells, merged
 from iic.evaluation.report import check_made_alike
-from iic.evaluation.seeds import across_seeds, newest_by_seed, sentences
+from iic.evaluation.seeds import MAY_DIFFER, across_seeds, newest_by_seed, sentences
 from iic.evaluation.statistics import wilson_interval
 from iic.evaluation.summary import Way, area_per_image, curves, headline, mean_ranks, per_image
 from iic.evaluation.tables import cell_table, claim_table, lead_table
@@ -272,11 +272,15 @@ def test_reports_of_other_parameters_or_code_are_no_seeds():
 
 
 def test_what_the_headline_does_not_depend_on_may_differ_between_seeds():
+    assert set(MAY_DIFFER["evaluation"]) < set(EvaluationParams.model_fields)
     reports = [of_seed(0), of_seed(1)]
     for number, judged in enumerate(reports):
         judged["parameters"]["attribution"] = {"n_images": 10 + number, "budget": 1000}
         judged["parameters"]["evaluation"] = {"keep": 0.2, "leakage_images": 50 + number}
     assert list(newest_by_seed(reports)) == [0, 1]
-    reports[0]["parameters"]["evaluation"]["keep"] = 0.3
-    with pytest.raises(UserError, match="in nothing else: 1"):
-        newest_by_seed(reports)
+    assert "Of 2 training seeds, 400, 400 images." in sentences(across_seeds(newest_by_seed(reports)))
+    for name, value in (("keep", 0.3), ("fills", ["blur"]), ("a parameter to come", 1)):
+        changed = {**reports[0]["parameters"]["evaluation"], name: value}
+        other = {**reports[0], "parameters": {**reports[0]["parameters"], "evaluation": changed}}
+        with pytest.raises(UserError, match="in nothing else: 1"):
+            newest_by_seed([other, reports[1]])

@@ -10,9 +10,16 @@ from iic.evaluation.comparison import same_sign
 from iic.explainers.names import EXPLAINERS
 
 WANTED = 3  # training seeds
-# of the block `evaluation`, what the headline depends on: the matrix, properties, leakage and the planted shortcut may
-# be of fewer images, or missing, in other seeds' runs
-HEADLINE = ("keep", "noise_seeds", "judge_epochs", "precision", "bootstrap", "seed")
+# the number of explained images, and what the headline does not depend on: the matrix, properties, leakage, the planted
+# shortcut; `fills` is not among it, because the explained network's precision is chosen on images of every fill
+MAY_DIFFER = {
+    "training": ("seed", "device"),
+    "attribution": ("n_images",),
+    "evaluation": (
+        *("shares", "matrix_images", "matrix_seeds", "properties_images", "sanity_images", "leakage_images"),
+        *("shortcut_class", "shortcut_share", "shortcut_epochs", "shortcut_images", "per_class"),
+    ),
+}
 
 
 def newest_by_seed(reports: Iterable[dict]) -> dict[int, dict]:
@@ -38,12 +45,11 @@ def newest_by_seed(reports: Iterable[dict]) -> dict[int, dict]:
 
 
 def _but_seed(report: dict) -> dict:
-    """What has to be the same: parameters but the training seed and the number of images, code, dataset, methods."""
-    blocks = {name: dict(block) for name, block in report["parameters"].items()}
-    for block, name in (("training", "seed"), ("training", "device"), ("attribution", "n_images")):
-        blocks.get(block, {}).pop(name, None)
-    if "evaluation" in blocks:
-        blocks["evaluation"] = {name: blocks["evaluation"].get(name) for name in HEADLINE}
+    """What has to be the same: parameters but those that may differ, code, dataset, methods."""
+    blocks = {
+        block: {name: value for name, value in named.items() if name not in MAY_DIFFER.get(block, ())}
+        for block, named in report["parameters"].items()
+    }
     code = {key: report.get("made", {}).get(key) for key in ("explaining_code", "judging_code")}
     return {"parameters": blocks, "code": code, "data": report["dataset"], "methods": list(report["methods"])}
 

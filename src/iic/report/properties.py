@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from iic.report.style import DIVERGING, GREY, method_styles, new_figure, title
+from iic.report.style import DIVERGING, GREY, method_styles, new_figure, one_line
 
 COLUMNS = 4  # panels beside each other
 WRITTEN = 20  # methods up to which a heat map has its numbers written into it
@@ -36,7 +36,7 @@ def agreement_heat_map(dataset: str, agreement: dict) -> Any:
         dataset: its name.
         agreement: from `iic.evaluation.properties.agree`.
     """
-    names = [_line(method) for method in agreement["methods"]]
+    names = [one_line(method) for method in agreement["methods"]]
     side = 0.42 * len(names) + 2.4  # inches
     figure, axes = new_figure(2 * side + 1.5, side, 1, 2, sharey=True)
     share = agreement["share"]
@@ -101,7 +101,7 @@ def property_dots(dataset: str, properties: dict[str, dict]) -> Any:
             axis.locator_params(axis="x", nbins=4)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
-    axes[0, 0].set_yticks(range(len(properties)), [_line(method) for method in properties])
+    axes[0, 0].set_yticks(range(len(properties)), [one_line(method) for method in properties])
     axes[0, 0].invert_yaxis()
     figure.suptitle(f"{dataset}: properties of the maps, 95 % intervals", fontsize=10)
     return figure
@@ -163,7 +163,3 @@ def randomisation_lines(dataset: str, properties: dict[str, dict]) -> Any:
         f"{dataset}: a map that stays shows the image, not the network; {count} test images, 95 % bands", fontsize=10
     )
     return figure
-
-
-def _line(method: str) -> str:
-    return title(method).replace("\n", " ")

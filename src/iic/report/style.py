@@ -61,6 +61,11 @@ def title(method: str) -> str:
     return TITLES.get(method, method.replace("_", " "))
 
 
+def one_line(method: str) -> str:
+    """The same where there is no room for several lines."""
+    return title(method).replace("\n", " ")
+
+
 def chart_size(methods: Sequence[str], height: float) -> tuple[float, float]:
     """Inches of a chart with bars of so many methods and of this height, names below and the legend beside included."""
     many = len(methods) > MANY
@@ -70,7 +75,7 @@ def chart_size(methods: Sequence[str], height: float) -> tuple[float, float]:
 def name_methods(axis: Any, methods: Sequence[str]) -> None:
     """Methods' names below their places 0, 1, ... of the x axis; upright where there are many."""
     many = len(methods) > MANY
-    names = [title(method).replace("\n", " ") if many else title(method) for method in methods]
+    names = [one_line(method) if many else title(method) for method in methods]
     axis.set_xticks(range(len(methods)), names, fontsize=8, rotation=90 if many else 0)
     axis.set_xlim(-0.6, len(methods) - 0.4)
 
@@ -86,7 +91,7 @@ def method_styles(methods: list[str]) -> dict[str, dict]:
         styles[method] = {"color": GREYS[number // len(DASHES) % len(GREYS)], "ls": DASHES[number % len(DASHES)]}
     for number, method in enumerate((*explainers, *controls)):
         number -= len(explainers) if number >= len(explainers) else 0
-        styles[method] |= {"marker": MARKERS[number % len(MARKERS)], "label": title(method).replace("\n", " ")}
+        styles[method] |= {"marker": MARKERS[number % len(MARKERS)], "label": one_line(method)}
     return styles
 
 
