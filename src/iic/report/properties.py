@@ -98,7 +98,7 @@ def property_dots(dataset: str, properties: dict[str, dict]) -> Any:
             axis.set_xlim(left=0)
             axis.tick_params(axis="x", rotation=90)
         else:  # few ticks: small numbers have long labels
-            axis.locator_params(axis="x", nbins=4)
+            axis.locator_params(axis="x", nbins=4, min_n_ticks=3)
     for axis in axes.flat[len(panels) :]:
         axis.remove()
     axes[0, 0].set_yticks(range(len(properties)), [one_line(method) for method in properties])
