@@ -61,7 +61,7 @@ bench-evaluation: $(READY)
 bench-original: $(READY)
 	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/original.py $(ARGS)
 
-# Seconds of 100 posterior samples of 10,000 images, in float32 and bfloat16; ARGS="--hidden 1200,1200 --samples 25"
+# Seconds of 100 posterior samples of 10,000 images, in float32 and bfloat16; ARGS="--networks 1200,1200 --samples 25"
 bench-posterior: $(READY)
 	$(BIN)/python benchmarks/posterior.py $(ARGS)
 

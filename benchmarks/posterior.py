@@ -1,10 +1,10 @@
 """What it costs to ask a posterior: seconds for many samples of many images, in float32 and in bfloat16.
 
     make bench-posterior
-    make bench-posterior ARGS="--hidden 1200,1200 --samples 25"
+    make bench-posterior ARGS="--networks 1200,1200 --samples 25"
 
-A mean-field posterior of a fully connected network 28 x 28 -> hidden layers -> 10, with random weights, is asked about
-random images. Seconds are of everything: draws of the weights, products, softmax (asked for: at most 10 for 100 samples
+A mean-field posterior of a network 28 x 28 -> hidden layers -> 10, with random weights, is asked about random images;
+32,64/128 has convolutions of 32 and 64 filters before a dense layer of 128 units. Seconds are of everything: draws of the weights, products, softmax (asked for: at most 10 for 100 samples
 of 10,000 images through two layers of 1,200 on two cores); those of the draws alone stand beside them. Classes are
 those of the mean over the samples, agreement that with float32.
 """
@@ -12,6 +12,7 @@ those of the mean over the samples, agreement that with float32.
 from __future__ import annotations
 
 import argparse
+import math
 from collections import deque
 from functools import partial
 
@@ -27,45 +28,53 @@ from iic.progress import bar
 SHAPE, CLASSES, SCALE = (1, 28, 28), 10, 0.02  # of an image; of the weights
 
 
-def random_posterior(hidden: tuple[int, ...]) -> Posterior:
+def sizes_of(name: str) -> tuple[network.Size, ...]:
+    """Layers of a network as they are named on the command line."""
+    filters, hidden = (tuple(map(int, filter(None, part.split(",")))) for part in ("/" + name).rsplit("/", 1))
+    return network.layer_sizes(SHAPE, filters, hidden, CLASSES)
+
+
+def random_posterior(sizes: tuple[network.Size, ...]) -> Posterior:
     """Means as training starts with them, and as uncertain as training might leave them."""
     torch.manual_seed(0)
-    loc = network.initial_means((SHAPE[1] * SHAPE[2], *hidden, CLASSES))
+    loc = network.initial_means(sizes)
     scale = {name: torch.full_like(mean, SCALE) for name, mean in loc.items()}
     return Posterior(loc, scale, 0.5, torch.zeros(1))
 
 
-def operations(posterior: Posterior) -> int:
+def operations(sizes: tuple[network.Size, ...]) -> int:
     """Floating-point operations for one image and sample."""
-    return 2 * sum(shape[0] * shape[1] for name, shape in posterior.shapes.items() if name.endswith("weight"))
+    shapes = network.weight_shapes(sizes)
+    weights = [math.prod(shape[1:]) for name, shape in shapes.items() if name.endswith("weight")]
+    return 2 * sum(network.units(size) * inputs for size, inputs in zip(sizes[1:], weights, strict=True))
 
 
-def bench(hidden: tuple[int, ...], dtypes: list[torch.dtype], samples: int, images) -> list[str]:
+def bench(name: str, dtypes: list[torch.dtype], samples: int, images) -> list[str]:
     """A row of the table for each precision."""
-    posterior = random_posterior(hidden)
+    sizes = sizes_of(name)
+    posterior = random_posterior(sizes)
     drawing = seconds(partial(deque, posterior.draw(samples, seed=0), maxlen=0))
     rows, classes = [], {}
 
     def ask(dtype: torch.dtype) -> None:
-        show = bar(f"{hidden}, {dtype}", "sample")
+        show = bar(f"{name}, {dtype}", "sample")
         found = sample_probabilities(posterior, images, samples, seed=0, dtype=dtype, progress=show)
         classes[dtype] = found.mean(0).argmax(1)
 
     for dtype in dtypes:
         sample_probabilities(posterior, images, 1, seed=0, dtype=dtype)  # warms up
         whole = seconds(partial(ask, dtype))
-        rate = operations(posterior) * samples * len(images) / whole / 1e12
+        rate = operations(sizes) * samples * len(images) / whole / 1e12
         same = (classes[dtype] == classes[torch.float32]).float().mean().item() if torch.float32 in classes else None
         agreement = "" if same is None else f"{same:.2%}"
-        name = str(dtype).removeprefix("torch.") + (" (chosen)" if dtype == best_dtype() else "")
-        units = "-".join(map(str, (SHAPE[1] * SHAPE[2], *hidden, CLASSES)))
-        rows.append(f"| {units} | {name} | {samples} | {whole:.1f} | {drawing:.1f} | {rate:.2f} | {agreement} |")
+        precision = str(dtype).removeprefix("torch.") + (" (chosen)" if dtype == best_dtype() else "")
+        rows.append(f"| {name} | {precision} | {samples} | {whole:.1f} | {drawing:.1f} | {rate:.2f} | {agreement} |")
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--hidden", nargs="+", default=["1200,1200", "512"], help="units of the layers, by network")
+    parser.add_argument("--networks", nargs="+", default=["1200,1200", "512", "32,64/128"], help="filters/units")
     parser.add_argument("--samples", type=int, default=100)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--precisions", nargs="+", default=["float32", "bfloat16"])
@@ -73,8 +82,8 @@ def main() -> None:
     images = uniform_noise(arguments.images, SHAPE, seed=0)
     dtypes = [getattr(torch, name) for name in arguments.precisions]
     rows = []
-    for hidden in arguments.hidden:
-        rows += bench(tuple(map(int, hidden.split(","))), dtypes, arguments.samples, images)
+    for name in arguments.networks:
+        rows += bench(name, dtypes, arguments.samples, images)
     print("| network | precision | samples | s | of these, draws | TFLOP/s | same class as float32 |")
     print("|---|---|---|---|---|---|---|")
     print("\n".join(rows))

@@ -149,7 +149,7 @@ def test_wrong_inputs_are_named(images):
         lrp_maps(posterior(), MEAN, images, rules="flat")
     with pytest.raises(UserError, match="uint8 images"):
         lrp_maps(posterior(), MEAN, images / 255.0, TARGETS)
-    with pytest.raises(UserError, match=r"images have 32 values: give it such images, not 16\."):
+    with pytest.raises(UserError, match=r"needs images of 32 values each: give it such ones, not 16\."):
         next(iter(lrp_maps(posterior(), MEAN, images[:, :1], TARGETS)))
 
 

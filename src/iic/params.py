@@ -179,7 +179,8 @@ class BayesianParams(Block):
     posterior: Posterior = "mean_field"  # the one that is explained
     references: tuple[Posterior, ...] = Field(("laplace", "low_rank", "dropout", "ensemble"), strict=False)  # beside it
 
-    hidden: tuple[PositiveInt, ...] = Field((256,), strict=False)  # units of each hidden layer
+    hidden: tuple[PositiveInt, ...] = Field((256,), strict=False)  # units of each hidden dense layer
+    filters: tuple[PositiveInt, ...] = Field((), strict=False)  # of each 5x5 convolution before them, stride 2
     prior_scale: PositiveFloat = 0.5  # standard deviation of every weight and bias a priori
     narrow_scale: PositiveFloat | None = None  # of the prior's second, narrow Normal; None is a prior of one Normal
     wide_share: float = Field(0.5, gt=0, lt=1)  # of the part with prior_scale, where there is a narrow one

@@ -21,7 +21,7 @@ from iic.errors import UserError
 
 @dataclass(frozen=True)
 class Dropout(Learnt):
-    """One set of weights, and masks over its hidden units.
+    """One set of weights, and masks over the hidden units that dense layers see.
 
     Attributes:
         loc: name -> float32, names and shapes as in `network.weight_shapes`.
@@ -38,8 +38,8 @@ class Dropout(Learnt):
 
     @property
     def fixed_layers(self) -> int:
-        """The first: its inputs are not masked."""
-        return 1
+        """The first, or all convolutions: what they see is not masked."""
+        return max(1, sum(value.ndim == 4 for value in self.loc.values()))
 
     def draw(self, n_samples: int, *, seed: int) -> Iterator[dict[str, Tensor]]:
         """One mask per layer and sample, the same for all images: columns of the next weights, times 0 or 1 / keep."""
@@ -47,7 +47,7 @@ class Dropout(Learnt):
         for _ in range(n_samples):
             weights = dict(self.loc)
             for name, weight in self.loc.items():
-                if name.endswith("weight") and name != "layer0.weight":
+                if name.endswith("weight") and name != "layer0.weight" and weight.ndim == 2:
                     kept = torch.rand(weight.shape[1], generator=generator) >= self.rate  # (units of the layer below,)
                     weights[name] = weight * (kept / (1 - self.rate))
             yield weights
@@ -62,7 +62,7 @@ def fit(
         UserError: also if there is no hidden layer, or the prior is not a Normal.
     """
     require_normal_prior(settings, "MC dropout")
-    if not settings.hidden:
+    if not (settings.hidden or settings.filters):
         raise UserError("MC dropout leaves out hidden units, and this network has none: give it a hidden layer.")
     data = prepare(train_images, train_labels, settings)
     weights, fields = fit_point(data, settings, seed=seed, dropout=settings.dropout, progress=progress)

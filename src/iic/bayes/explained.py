@@ -31,7 +31,7 @@ def posterior_explanations(
     """How far the samples' explanations of a test image differ, beside mutual information, as a sign of an error.
 
     Args:
-        posterior: fully connected.
+        posterior: of a whole network.
         test: the test set.
         count: so many images are judged, in rounds of one per class: a test set may be sorted by class.
         shown: so many images get their maps written out: half the most, half the least doubted of these.
@@ -90,7 +90,7 @@ def refusal_explanations(
     Maps are made from one set of posterior samples and judged by another.
 
     Args:
-        posterior: fully connected.
+        posterior: of a whole network.
         test: the test set.
         count: so many of the most doubted images.
         segments: their superpixels, for Kernel SHAP.

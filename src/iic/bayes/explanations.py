@@ -24,7 +24,8 @@ from iic.explainers.lrp_rules import stabilised
 TOGETHER = 16  # samples of the weights in one batched product
 
 Weights = Mapping[str, Tensor]
-Layers = list[tuple[Tensor, Tensor]]  # weight (B, outputs, inputs) and bias (B, outputs) of each layer, B samples
+# weight (B, outputs, inputs), or filters (B, O, C, k, k), and bias (B, outputs or O) of each layer, B samples
+Layers = list[tuple[Tensor, Tensor]]
 
 
 class Rules(NamedTuple):
@@ -154,14 +155,22 @@ def stacks(samples: Iterable[Weights], inputs: Tensor, together: int = TOGETHER)
     while drawn := list(islice(rest, together)):
         names = [f"layer{i}" for i in range(len(drawn[0]) // 2)]
         layers = [tuple(torch.stack([w[f"{n}.{kind}"] for w in drawn]) for kind in ("weight", "bias")) for n in names]
-        if (size := layers[0][0].shape[2]) != inputs.shape[1]:
-            raise UserError(f"This posterior's images have {size} values: give it such images, not {inputs.shape[1]}.")
+        if wanted := network.wanted_inputs({n: w.shape for n, w in drawn[0].items()}, inputs.shape[1]):
+            raise UserError(f"This posterior needs images of {wanted} each: give it such ones, not {inputs.shape[1]}.")
         yield layers
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """One layer of B samples: x (N, inputs), the same for all, or (B, N, inputs) -> (B, N, outputs)."""
-    return torch.baddbmm(bias[:, None], x.expand(len(weight), *x.shape[-2:]), weight.mT)
+    x = x.expand(len(weight), *x.shape[-2:])
+    if weight.ndim == 3:
+        return torch.baddbmm(bias[:, None], x, weight.mT)
+    return torch.vmap(network.affine)(x, weight, bias)
+
+
+def transposed(flow: Tensor, weight: Tensor, length: int) -> Tensor:
+    """The gradient of `linear` with respect to its x: flow (B, N, outputs) -> (B, N, length)."""
+    return torch.vmap(lambda f, w: network.transposed(f, w, length))(flow, weight)
 
 
 def forward(layers: Layers, x: Tensor) -> tuple[list[Tensor], Tensor]:
@@ -176,7 +185,7 @@ def forward(layers: Layers, x: Tensor) -> tuple[list[Tensor], Tensor]:
 def backward(layers: Layers, received: list[Tensor], flow: Tensor) -> Tensor:
     """Gradient of flow (B, N, classes) x outputs with respect to what the first layer gets: (B, N, inputs)."""
     for number in reversed(range(len(layers))):
-        flow = flow @ layers[number][0]
+        flow = transposed(flow, layers[number][0], received[number].shape[-1])
         if number > 0:
             flow = flow * (received[number] > 0)
     return flow
@@ -221,15 +230,17 @@ def _lrp(layers: Layers, x: Tensor, targets: Tensor, rules: Rules, box: tuple[fl
 
 def _step(rule: str, x: Tensor, weight: Tensor, bias: Tensor, relevance: Tensor, box: tuple[float, float]) -> Tensor:
     """What arrives at a layer's inputs, by the rules of `iic.explainers.lrp_rules`: (B, N, inputs)."""
+    length = x.shape[-1]
     if rule == "epsilon":
-        return x * ((relevance / stabilised(linear(x, weight, bias), EPSILON)) @ weight)
+        return x * transposed(relevance / stabilised(linear(x, weight, bias), EPSILON), weight, length)
     up, low, high = weight.clamp(min=0), *box
     if rule == "plus":  # behind a ReLU, so that no x is below 0
-        return x * ((relevance / (linear(x, up, bias.clamp(min=0)) + EPSILON)) @ up)
+        return x * transposed(relevance / (linear(x, up, bias.clamp(min=0)) + EPSILON), up, length)
     down = weight - up
-    ends = low * up.sum(2) + high * down.sum(2)  # the box is the same for all pixels; the bias cancels itself
+    # the box is the same for all pixels, and no filter reaches over an edge; the bias cancels itself
+    ends = low * up.flatten(2).sum(2) + high * down.flatten(2).sum(2)
     s = relevance / stabilised(linear(x, weight, -ends), EPSILON)
-    return x * (s @ weight) - low * (s @ up) - high * (s @ down)
+    return x * transposed(s, weight, length) - low * transposed(s, up, length) - high * transposed(s, down, length)
 
 
 @torch.no_grad()
@@ -243,4 +254,4 @@ def _integrated(layers: Layers, x: Tensor, start: Tensor, targets: Tensor, steps
         received, logits = forward(behind, sums.relu() if behind else sums)
         arrived = backward(behind, received, _one_hot(targets, logits))
         flow += arrived * (sums > 0) if behind else arrived
-    return (x - start) * (flow / steps @ weight)
+    return (x - start) * transposed(flow / steps, weight, x.shape[-1])

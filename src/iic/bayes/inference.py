@@ -5,7 +5,7 @@ Pyro is needed to learn only; a posterior is plain tensors, and sampling from it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -72,7 +72,7 @@ def fit(
     return Posterior(loc, scale, **fields)
 
 
-def mean_field(sizes: tuple[int, ...], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def mean_field(sizes: Sequence[network.Size], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """The family of `training.learn`: parameters `<name>.loc` and `<name>.scale`; means start like a plain network."""
     import pyro
     from pyro.distributions import constraints
@@ -167,13 +167,12 @@ def sample_logits(
 
 def _inputs(posterior: Learnt, raw: Tensor) -> Tensor:
     """What the first layer sees of raw images or features, float32 (N, F); a UserError for those of another kind."""
-    of_pixels, width = posterior.record.unit == network.PIXEL_UNIT, next(iter(posterior.shapes.values()))[1]
-    fits = is_images(raw) if of_pixels else is_features(raw)
-    if not fits or raw[:1].flatten(1).shape[1] != width:
+    of_pixels = posterior.record.unit == network.PIXEL_UNIT
+    fits, length = is_images(raw) if of_pixels else is_features(raw), raw[:1].numel()
+    wanted = network.wanted_inputs(posterior.shapes, length) if fits else network.wanted_inputs(posterior.shapes, 0)
+    if not fits or wanted is not None:
         kind = "uint8 images (N, C, H, W)" if of_pixels else "float features (N, F)"
-        raise UserError(
-            f"This Bayesian network needs {kind} of {width} values each, not {raw.dtype} {tuple(raw.shape)}."
-        )
+        raise UserError(f"This Bayesian network needs {kind} of {wanted} each, not {raw.dtype} {tuple(raw.shape)}.")
     return network.normalise(raw, posterior.pixel_mean, posterior.record.unit)
 
 

@@ -71,7 +71,7 @@ def fit(
     """
     require_normal_prior(settings, "Laplace's approximation")
     data = prepare(train_images, train_labels, settings)
-    *_, units, classes = data.sizes
+    units, classes = network.units(data.sizes[-2]), data.sizes[-1]
     if classes * (units + 1) > _LARGEST:
         raise UserError(
             f"Laplace's approximation needs the square of the last layer's {classes * (units + 1)} weights: "
@@ -103,7 +103,7 @@ def last_layer_precision(
         prior_scale: standard deviation of the prior.
         curvature: outputs (B, K) -> Hessian of each input's loss in its outputs, (B, K, K).
     """
-    *_, units, classes = data.sizes
+    units, classes = network.units(data.sizes[-2]), data.sizes[-1]
     precision = torch.zeros(classes, units + 1, classes, units + 1, dtype=torch.float64)
     exact = {name: weight.double() for name, weight in weights.items()}
     for start in range(0, len(data.raw), _BATCH):

@@ -78,4 +78,4 @@ def fit(
     Raises:
         UserError: as `inference.fit`.
     """
-    return posteriors.fit(kind, seen, labels, replace(settings, hidden=()), seed=seed, progress=progress)
+    return posteriors.fit(kind, seen, labels, replace(settings, hidden=(), filters=()), seed=seed, progress=progress)

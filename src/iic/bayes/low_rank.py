@@ -7,7 +7,7 @@ entropy by the matrix determinant lemma), where the autoguide estimates it from 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -62,7 +62,7 @@ def fit(
     return LowRank(*({name: part.clone() for name, part in named.items()} for named in parts), **fields)
 
 
-def low_rank(sizes: tuple[int, ...], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def low_rank(sizes: Sequence[network.Size], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """The family of `training.learn`: parameters loc (n,), scale (n,) and factor (n, rank) over all n weights.
 
     At the start the diagonal and the common part have half of the variance init_scale² each, and the means are a plain

@@ -5,7 +5,7 @@ With a temperature it is a plain network, of the same architecture as the poster
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
@@ -97,7 +97,7 @@ def fit_point(
     if settings.own_scales:
         raise UserError("A single set of weights would get infinitely narrow own_scales: set them to false.")
 
-    def family(sizes: tuple[int, ...], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def family(sizes: Sequence[network.Size], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         return _point(sizes, settings, dropout)
 
     options = {} if likelihood is None else {"likelihood": likelihood}
@@ -110,7 +110,9 @@ def require_normal_prior(settings: Settings, what: str) -> None:
         raise UserError(f"{what} needs a prior of one Normal: set narrow_scale ({settings.narrow_scale}) to None.")
 
 
-def _point(sizes: tuple[int, ...], settings: Settings, dropout: float) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def _point(
+    sizes: Sequence[network.Size], settings: Settings, dropout: float
+) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     import pyro
 
     means, prior = network.initial_means(sizes), settings.prior
@@ -120,7 +122,7 @@ def _point(sizes: tuple[int, ...], settings: Settings, dropout: float) -> Callab
         penalty = torch.zeros(())
         for name, weight in weights.items():
             # a weight that a mask zeroes has a variance: the prior is asked about the masked ones
-            masked = name.endswith("weight") and name != "layer0.weight"
+            masked = name.endswith("weight") and name != "layer0.weight" and weight.ndim == 2
             variance = weight.square() * (dropout / (1 - dropout)) if masked and dropout else 0.0
             penalty = penalty + prior.cross_entropy(weight, variance, weight)
         return network.logits(weights, inputs, dropout), penalty

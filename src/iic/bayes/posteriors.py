@@ -57,9 +57,10 @@ def no_reference(kind: str, settings: inference.Settings) -> str | None:
     """
     if settings.narrow_scale is not None and kind in ("laplace", "dropout"):
         return "It needs a prior of one Normal, and the prior here is a mixture of two."
-    if not settings.hidden and kind == "dropout":
+    single = not (settings.hidden or settings.filters)
+    if single and kind == "dropout":
         return "It leaves out hidden units, and a single layer has none."
-    if not settings.hidden and kind == "ensemble":
+    if single and kind == "ensemble":
         return "A single layer's likelihood has one maximum, so members would differ by the optimiser's noise only."
     return None
 

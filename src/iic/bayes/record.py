@@ -80,7 +80,11 @@ class Learnt(ABC):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of each weight and bias, as `network.weight_shapes`."""
         named = getattr(self, fields(self)[0].name)
-        return {name: tuple(value.shape[-2 if name.endswith("weight") else -1 :]) for name, value in named.items()}
+        # members of an ensemble have a dimension in front
+        return {
+            name: tuple(value.shape[-1 if name.endswith("bias") else -2 if value.ndim < 4 else -4 :])
+            for name, value in named.items()
+        }
 
     def state_dict(self) -> dict[str, Tensor]:
         """Tensors only, for `torch.save`; `torch.load(..., weights_only=True)` reads them back."""

@@ -16,7 +16,8 @@ class Settings:
     """Size, prior and training of a Bayesian network.
 
     Attributes:
-        hidden: units of each hidden layer; () is a linear classifier.
+        hidden: units of each hidden dense layer; with () and no filters it is a linear classifier.
+        filters: of each convolution before them (`network.KERNEL`, `network.STRIDE`); () is a fully connected network.
         prior_scale: standard deviation of every weight and bias a priori.
         epochs: passes over the training images.
         batch_size: images a step at most; an epoch is cut into parts of nearly equal size.
@@ -27,7 +28,8 @@ class Settings:
         wide_share: share of the part with `prior_scale` where there is a narrow one.
         own_scales: every weight's prior has a scale of its own, learnt (`priors.OwnScales`), in place of `prior_scale`;
             not for single sets of weights.
-        local: mean-field Normal only: draw pre-activations in place of weights (`network.local_logits`).
+        local: mean-field Normal only: draw pre-activations in place of weights, signs of the filters'
+            (`network.local_logits`).
         subtract_mean: whether inputs are x / 255 minus the mean pixel, or x / 255. Where most pixels are 0, a 0 keeps
             the noise of their weights out of the network.
         shift: images are moved by up to so many pixels each way, drawn anew in every epoch. The likelihood still counts
@@ -42,6 +44,7 @@ class Settings:
     """
 
     hidden: tuple[int, ...] = (512,)
+    filters: tuple[int, ...] = ()
     prior_scale: float = 0.5
     epochs: int = 20
     batch_size: int = 250
@@ -69,8 +72,11 @@ class Settings:
         for name in ("kl_start", "shift"):
             if not getattr(self, name) >= 0:
                 raise UserError(f"The Bayesian network's {name} is {getattr(self, name)}: set it to 0 or more.")
-        if any(units < 1 for units in self.hidden):
-            raise UserError(f"The Bayesian network's hidden is {self.hidden}: give every layer at least one unit.")
+        for name in ("hidden", "filters"):
+            if any(units < 1 for units in getattr(self, name)):
+                raise UserError(
+                    f"The Bayesian network's {name} is {getattr(self, name)}: give every layer at least one unit."
+                )
         if not (0 <= self.kl_share <= 1 and 0 < self.wide_share < 1 and 0 < self.dropout < 1):
             raise UserError(
                 "The Bayesian network's kl_share, wide_share and dropout are shares: set them within 0 and 1."

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from iic.bayes.explanations import Weights, lrp_maps
 from iic.bayes.inference import sample_weights
+from iic.bayes.network import KERNEL, STRIDE
 from iic.bayes.record import Learnt
 from iic.classifiers.inference import freeze, predicted_class
 from iic.classifiers.networks import Normalize
@@ -76,7 +77,7 @@ def repeated_maps(
     Args:
         explained: the images and the network.
         retrained: the same network from other training seeds; none leaves that source out.
-        posterior: fully connected; each of its samples is a network of its own.
+        posterior: of a whole network; each of its samples is a network of its own.
         repeats: R, at least 2, of sampling noise, segmentation and posterior.
         seed: of the posterior's samples.
         progress: wraps the methods.
@@ -98,19 +99,23 @@ def repeated_maps(
 
 
 def varied_network(source: str) -> str:
-    """Whose maps a source of `repeated_maps` varies: the explained network's, or the fully connected Bayesian one's."""
+    """Whose maps a source of `repeated_maps` varies: the explained network's, or the Bayesian one's."""
     return "Bayesian" if source.endswith(": posterior") else "explained"
 
 
 def as_network(weights: Mapping[str, Tensor], pixel_mean: float, channels: int) -> nn.Sequential:
     """One posterior sample as a network that every explainer takes: logits (N, classes) of pixels 0..255."""
-    layers: list[nn.Module] = [Normalize([255 * pixel_mean] * channels, [255.0] * channels), nn.Flatten()]
+    layers: list[nn.Module] = [Normalize([255 * pixel_mean] * channels, [255.0] * channels)]
     names = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")]
     for name in names:
         weight = weights[f"{name}.weight"]
-        linear = nn.Linear(weight.shape[1], weight.shape[0])
-        linear.load_state_dict({"weight": weight, "bias": weights[f"{name}.bias"]})
-        layers += [linear, nn.ReLU()]
+        if weight.ndim == 4:
+            layer = nn.Conv2d(weight.shape[1], weight.shape[0], KERNEL, STRIDE)
+        else:
+            layers += [] if any(isinstance(one, nn.Flatten) for one in layers) else [nn.Flatten()]
+            layer = nn.Linear(weight.shape[1], weight.shape[0])
+        layer.load_state_dict({"weight": weight, "bias": weights[f"{name}.bias"]})
+        layers += [layer, nn.ReLU()]
     return nn.Sequential(*layers[:-1]).eval().requires_grad_(False)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,21 +33,21 @@ class Data:
         labels: (N,), class numbers from 0, or whatever the likelihood observes.
         pixel_mean: of `network.normalise`.
         unit: of `network.normalise`.
-        sizes: units per layer, inputs first, classes last.
+        sizes: `network.layer_sizes`, inputs first, classes last.
     """
 
     raw: Tensor
     labels: Tensor
     pixel_mean: float
     unit: float
-    sizes: tuple[int, ...]
+    sizes: tuple[network.Size, ...]
 
     def inputs(self, chosen: Tensor | slice, raw: Tensor | None = None) -> Tensor:
-        """float32 (B, sizes[0]): some training inputs, or the same rows of `raw` in their place."""
+        """float32 (B, inputs): some training inputs, or the same rows of `raw` in their place."""
         return network.normalise((self.raw if raw is None else raw)[chosen], self.pixel_mean, self.unit)
 
 
-Family = Callable[[tuple[int, ...], Settings], Callable[[Tensor], tuple[Tensor, Tensor]]]
+Family = Callable[[Sequence[network.Size], Settings], Callable[[Tensor], tuple[Tensor, Tensor]]]
 
 
 def is_images(raw: Tensor) -> bool:
@@ -64,7 +64,8 @@ def prepare(raw, labels, settings: Settings) -> Data:
     """What `learn` trains on; features are divided by their standard deviation over all values.
 
     Raises:
-        UserError: inputs and labels do not fit together, features that are not finite, features to be shifted.
+        UserError: inputs and labels do not fit together, features that are not finite, features to be shifted, inputs
+            that the filters do not fit.
     """
     raw, labels = torch.as_tensor(raw), torch.as_tensor(labels)
     if not (is_images(raw) or is_features(raw)) or len(raw) == 0 or labels.shape != raw.shape[:1]:
@@ -83,7 +84,7 @@ def prepare(raw, labels, settings: Settings) -> Data:
             raise UserError(f"Features cannot be shifted by {settings.shift} pixels: set the shift to 0.")
         unit = raw.double().std(correction=0).item() or 1.0
         mean = raw.double().mean().item() / unit
-    sizes = (raw[0].numel(), *settings.hidden, int(labels.max()) + 1)
+    sizes = network.layer_sizes(raw.shape[1:], settings.filters, settings.hidden, int(labels.max()) + 1)
     return Data(raw, labels, mean if settings.subtract_mean else 0.0, unit, sizes)
 
 
@@ -111,7 +112,7 @@ def learn(
         data: from `prepare`.
         settings: prior and training.
         family: called once with (sizes, settings), under the seed; what it returns is called with the inputs
-            (B, sizes[0]) of each step, registers its parameters by `pyro.param`, and gives outputs (B, sizes[-1]) and
+            (B, inputs) of each step, registers its parameters by `pyro.param`, and gives outputs (B, sizes[-1]) and
             penalty.
         seed: keys the start, the order and shifts of the images and all that the family draws.
         progress: wraps the steps, such as tqdm.

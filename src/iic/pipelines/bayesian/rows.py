@@ -13,7 +13,7 @@ POINT = "point"  # kind of the plain network of the posteriors' architecture
 
 def settings_of(params: BayesianParams, last_layer: bool) -> Any:
     """Size, prior and training of the posteriors of a whole network, or of a last layer."""
-    return replace(params.settings(), hidden=()) if last_layer else params.settings()
+    return replace(params.settings(), hidden=(), filters=()) if last_layer else params.settings()
 
 
 def left_out(params: BayesianParams, last_layer: bool) -> dict[str, str]:
