@@ -4,9 +4,10 @@
     make bench-posterior ARGS="--networks 1200,1200 --samples 25"
 
 A mean-field posterior of a network 28 x 28 -> hidden layers -> 10, with random weights, is asked about random images;
-32,64/128 has convolutions of 32 and 64 filters before a dense layer of 128 units. Seconds are of everything: draws of the weights, products, softmax (asked for: at most 10 for 100 samples
-of 10,000 images through two layers of 1,200 on two cores); those of the draws alone stand beside them. Classes are
-those of the mean over the samples, agreement that with float32.
+32,64/128 has convolutions of 32 and 64 filters before a dense layer of 128 units. Seconds are of everything: draws of
+the weights, products, softmax (asked for: at most 10 for 100 samples of 10,000 images through two layers of 1,200 on
+two cores); those of the draws alone stand beside them. Classes are those of the mean over the samples, agreement that
+with float32.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ SHAPE, CLASSES, SCALE = (1, 28, 28), 10, 0.02  # of an image; of the weights
 
 def sizes_of(name: str) -> tuple[network.Size, ...]:
     """Layers of a network as they are named on the command line."""
-    filters, hidden = (tuple(map(int, filter(None, part.split(",")))) for part in ("/" + name).rsplit("/", 1))
+    filters, _, hidden = name.rpartition("/")
+    filters, hidden = ([int(count) for count in part.split(",") if count] for part in (filters, hidden))
     return network.layer_sizes(SHAPE, filters, hidden, CLASSES)
 
 

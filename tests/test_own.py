@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import QUICK_JUDGING, kedro, make_project
 
+from iic.checks import check_parameters, check_weights
 from iic.classifiers.own import check_export, check_forward, load_own, own_structure
 from iic.errors import UserError
 
@@ -49,6 +50,18 @@ def with_a_buffer():
 
 def nothing():
     return 3
+
+def with_arguments(width):
+    return build()
+
+def failing():
+    raise KeyError("no such layer")
+
+constant = 3
+
+def with_norm():
+    layers = list(build())
+    return nn.Sequential(layers[0], nn.BatchNorm2d(4), *layers[1:])
 """
 
 
@@ -88,6 +101,10 @@ def test_both_files_give_the_same_network(folder):
         ("own.pt", "own_networks:other", "cannot be imported"),
         ("own.pt", "no_such_package:f", "cannot be imported"),
         ("own.pt", "own_networks:nothing", "made a int"),
+        ("own.pt", "own_networks:with_arguments", r"failed without arguments \(TypeError: .*width"),
+        ("own.pt", "own_networks:failing", r"failed without arguments \(KeyError: 'no such layer'\)"),
+        ("own.pt", "own_networks:constant", "failed without arguments .*not callable"),
+        (".", "own_networks:build", "There is no file"),
     ],
 )
 def test_what_cannot_be_loaded_is_named(folder, name, factory, message):
@@ -140,9 +157,92 @@ def test_nothing_in_an_export_file_is_executed(folder, tmp_path):
 
 
 def test_a_state_dict_with_code_in_it_is_refused(folder, tmp_path):
-    torch.save({"0.weight": Bomb()}, tmp_path / "bomb.pt")
-    with pytest.raises(UserError, match="is no state dict of what own_networks:build builds"):
-        load_own(tmp_path / "bomb.pt", "own_networks:build")
+    for content in ({"0.weight": Bomb()}, folder[1]):  # and a whole module, as some save it
+        torch.save(content, tmp_path / "bomb.pt")
+        with pytest.raises(UserError, match=r"holds more than tensors: write it with torch\.save\(model\.state_dict"):
+            load_own(tmp_path / "bomb.pt", "own_networks:build")
+
+
+def saved(content, path):
+    torch.save(content, path)
+    return path.read_bytes()
+
+
+def test_files_that_are_something_else_are_named(folder, tmp_path):
+    state, other = folder[1].state_dict(), tmp_path / "other.pt"
+    contents = {
+        b"a text": r"other\.pt cannot be read",
+        b"": r"other\.pt cannot be read",
+        saved({1: torch.zeros(1)}, other): r"other\.pt is no state dict: write",
+        saved([torch.zeros(1)], other): r"other\.pt is no state dict: write",
+        saved(
+            {"epoch": 3, "state_dict": state}, other
+        ): r"builds \(it has a dictionary 'state_dict': save that one alone",
+        saved({**state, "0.bias": torch.zeros(9)}, other): "is no state dict of what .* size mismatch for 0.bias",
+    }
+    for content, message in contents.items():
+        other.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            load_own(other, "own_networks:build")
+
+
+def test_export_files_that_are_something_else_are_named(folder, tmp_path):
+    path, model = folder
+    whole, other = (path / "own.pt2").read_bytes(), tmp_path / "other.pt2"
+    broken = bytearray(whole)
+    broken[len(whole) // 2] ^= 1
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as target:
+        target.writestr("a.json", "{not json")
+    empty = io.BytesIO()
+    with zipfile.ZipFile(empty, "w") as target:
+        target.writestr("a.txt", "nothing")
+    for content in (b"a text", whole[:-100], bytes(broken), archive.getvalue(), empty.getvalue()):
+        other.write_bytes(content)
+        with pytest.raises(UserError, match=r"other\.pt2 is no torch\.export file"):
+            load_own(other, None)
+    other.write_bytes(saved(model.state_dict(), tmp_path / "state.pt"))
+    with pytest.raises(UserError, match=r"other\.pt2 is no torch\.export file"):
+        load_own(other, None)
+
+
+def exported(model, path, largest=4096):
+    batch = torch.export.Dim("batch", min=1, max=largest)
+    torch.export.save(torch.export.export(model, (torch.zeros(2, 1, 28, 28),), dynamic_shapes=({0: batch},)), path)
+    return load_own(path, None)
+
+
+def test_an_export_in_training_mode_or_for_few_images_is_refused(folder, tmp_path):
+    from own_networks import with_norm
+
+    torch.manual_seed(0)
+    check_forward(exported(with_norm().eval(), tmp_path / "whole.pt2"), (1, 28, 28), 10)
+    with pytest.raises(UserError, match=r"depend on the other images of a batch.*call model\.eval\(\)"):
+        check_forward(exported(with_norm().train(), tmp_path / "training.pt2"), (1, 28, 28), 10)
+    with pytest.raises(UserError, match="does not take 64 images"):
+        check_forward(exported(folder[1], tmp_path / "few.pt2", largest=4), (1, 28, 28), 10)
+
+
+def blocks(**training):
+    parameters = {"digits": {"data": {"source": "digits", "class_names": list("0123456789"), "channels": 1}}}
+    parameters["digits"]["training"] = training
+    return check_parameters(parameters, ["digits"])
+
+
+def test_a_network_is_tried_and_its_weights_looked_at_before_work_starts(folder, tmp_path):
+    path = folder[0]
+    check_weights(blocks(weights=str(path / "own.pt2")), ["lime", "random"], tmp_path)
+    with pytest.raises(UserError, match="in no layer that can draw them anew"):
+        check_weights(blocks(weights=str(path / "own.pt2")), ["lime", "lime_random_weights"], tmp_path)
+    exported(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 7)), tmp_path / "seven.pt2")
+    with pytest.raises(UserError, match=r"finite logits of shape \(2, 10\)"):
+        check_weights(blocks(weights=str(tmp_path / "seven.pt2")), ["random"], tmp_path)
+
+
+@pytest.mark.parametrize("weights", ["trained", "shipped", "own.pt2"])
+def test_a_factory_without_a_state_dict_is_refused(weights):
+    with pytest.raises(UserError, match=f"factory builds the module of a state dict, and weights is '{weights}'"):
+        blocks(weights=weights, factory="own_networks:build")
 
 
 SMALL = (
@@ -162,6 +262,13 @@ def test_a_whole_run_with_own_networks(folder, tmp_path):
     own = f"digits.training.weights={path}/own.pt,digits.training.factory=own_networks:build"
     result = run(project, own, PYTHONPATH=str(path))
     assert result.returncode == 0, result.stderr
+    another = kedro(
+        project,
+        *("run", "--pipelines", "attribution", "--params", f"{SMALL},digits.training.weights={path}/own.pt2"),
+        IIC_DATASETS="digits",
+        IIC_METHODS="random",
+    )
+    assert another.returncode != 0 and "The newest network of 'digits' was made with training.weights" in another.stderr
     bad = f"digits.training.weights={path}/own.pt,digits.training.factory=own_networks:with_sigmoid"
     refused = run(project, bad, PYTHONPATH=str(path))
     assert refused.returncode != 0 and "LRP has no rule for layer 1 (Sigmoid)" in refused.stderr

@@ -158,7 +158,6 @@ def test_a_device_that_is_not_there_is_refused_before_work_starts(tmp_path):
 
 
 def test_a_checkpoint_is_found_again_whatever_the_device_is_called(tmp_path, monkeypatch):
-    """Its key is that of versions without the parameter `device`, too."""
     data, _ = load_digits()
     some = ImageSet(data.images[::4].copy(), data.labels[::4].copy())
     numbers = {"epochs": 3, "widths": (4, 4, 4), "batch_size": 100, "dtype": "float32"}
@@ -166,8 +165,8 @@ def test_a_checkpoint_is_found_again_whatever_the_device_is_called(tmp_path, mon
     with pytest.raises(Killed):
         train_model(TrainingParams(**numbers), some, CARD, "digits", tmp_path)
     without = {name: value for name, value in TrainingParams(**numbers).model_dump().items() if name != "device"}
-    made_from = {"params": without, "data": "x", "dtype": "torch.float32"}
-    assert Checkpoint(checkpoint_path(tmp_path, "digits"), made_from).load() is not None
+    found = Checkpoint(checkpoint_path(tmp_path, "digits"), {"params": without, "data": "x"})
+    assert found.load() is not None and found.dtype == "float32"
     steps = []
     monkeypatch.setattr("iic.pipelines.training.nodes.bar", lambda *_: lambda s: (steps.append(i) or i for i in s))
     _, curve = train_model(TrainingParams(**numbers, device="cpu"), some, CARD, "digits", tmp_path)
@@ -263,15 +262,34 @@ def test_the_seconds_of_an_interrupted_training_count(tmp_path):
     assert third.earlier_seconds > second.earlier_seconds
 
 
-def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(trained, tmp_path):
+def test_a_checkpoint_of_another_training_or_a_damaged_one_is_not_used(trained, tmp_path, caplog):
     run, _, _ = trained
     path = tmp_path / "training.checkpoint"
     with pytest.raises(Killed):
         run(checkpoint=Checkpoint(path, {"seed": 0}), progress=stop_after(12))
     assert Checkpoint(path, {"seed": 0}).load() is not None
+    assert not caplog.records
     assert Checkpoint(path, {"seed": 1}).load() is None
+    assert "is of other parameters, data or version: the training begins anew" in caplog.text
     path.write_bytes(path.read_bytes()[:1000])
     assert Checkpoint(path, {"seed": 0}).load() is None
+
+
+def test_an_interrupted_training_goes_on_in_the_type_that_it_began_in(tmp_path, monkeypatch):
+    """Whatever timing says is faster the second time."""
+    some = draw_shapes(200, seed=0)
+    card = {**CARD, "train": {**CARD["train"], "mean": [100.0] * 3, "std": [60.0] * 3}}
+    params = TrainingParams(epochs=3, widths=(4, 4, 4), batch_size=100, micro_batch=50)
+    fast = {"now": "bfloat16"}
+    monkeypatch.setattr("iic.classifiers.training_dtype.choose_dtype", lambda *_: getattr(torch, fast["now"]))
+    whole, _ = train_model(params, some, card, "shapes", tmp_path / "whole")
+    with monkeypatch.context() as interrupted, pytest.raises(Killed):
+        interrupted.setattr("iic.pipelines.training.nodes.bar", lambda *_: stop_after(5))  # two steps an epoch
+        train_model(params, some, card, "shapes", tmp_path / "killed")
+    fast["now"] = "float32"
+    again, curve = train_model(params, some, card, "shapes", tmp_path / "killed")
+    assert curve["dtype"] == "bfloat16"
+    assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
 
 
 def test_predictions_do_not_depend_on_the_batch_size(trained):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from iic.data.loading import check_source
+from iic.data.loading import check_source, first_shape
 from iic.errors import UserError
+from iic.explainers.names import RANDOM_WEIGHTS
 from iic.params import AttributionParams, BayesianParams, Block, DataParams, EvaluationParams, TrainingParams
 from iic.shipped import FOLDER, check_shipped, load_shipped
 
@@ -96,7 +97,7 @@ def is_own(training: TrainingParams) -> bool:
 
 
 def check_weights(
-    blocks: dict[str, dict[str, Block]], methods: Iterable[str], project: Path, last_layer: Collection[str] = ()
+    blocks: dict[str, dict[str, Block]], methods: Collection[str], project: Path, last_layer: Collection[str] = ()
 ) -> None:
     """Raise UserError if weights that a run would load are missing or altered, a method cannot explain a network, or
     there is no device to train one on, or no network to learn from.
@@ -129,12 +130,27 @@ def check_weights(
         from iic.classifiers.inference import freeze
         from iic.explainers.methods import check_network
 
-        frozen = freeze(_network(name, models, project))
+        network = _network(name, models, project)
+        frozen = freeze(network)
         check_network(frozen, methods, rules)
-        if is_own(training) and name in last_layer:
-            from iic.bayes.last_layer import check_last_layer
+        if is_own(training):
+            _check_own(network, name, models, methods)
+            if name in last_layer:
+                from iic.bayes.last_layer import check_last_layer
 
-            check_last_layer(frozen)
+                check_last_layer(frozen)
+
+
+def _check_own(network: nn.Module, name: str, models: dict[str, Block], methods: Collection[str]) -> None:
+    """Raise UserError if a user's own network takes no such images, or has weights that cannot be drawn anew."""
+    from iic.classifiers.own import check_forward
+    from iic.evaluation.randomisation import check_redrawable
+
+    shape = first_shape(name, models["data"])
+    if shape is not None:
+        check_forward(network, shape, len(models["data"].class_names))
+    if any(RANDOM_WEIGHTS in method for method in methods):
+        check_redrawable(network)
 
 
 def _network(name: str, models: dict[str, Block], project: Path) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import json
 import logging
 import subprocess
 from functools import partial
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 from iic.checks import check_images, check_parameters, check_weights, is_own
 from iic.data.loading import raw_files
 from iic.errors import UserError
-from iic.files import remove_partial, sha256, write_record
+from iic.files import record_path, remove_partial, sha256, write_record
 from iic.pipelines.training.nodes import checkpoint_path
 from iic.selection import one_channel, selected_datasets, selected_methods
 
@@ -73,11 +74,28 @@ class ProjectHooks:
                 f"There is no {missing[0]} yet: run `kedro run --pipelines data_prep,training` first "
                 "(and attribution, if maps are missing), or `kedro run --pipelines evaluation`, which makes all."
             )
+        for dataset in used:
+            if f"{dataset}.model" in pipeline.inputs():
+                self._check_same_network(dataset, catalog)
         for path in remove_partial(self._project_path / "data"):
             log.info("Removed %s, left half-written by a run that was killed.", path)
         self._catalog, self._run = catalog, run_params.get("run_id")
         self._code = code_version(self._project_path)
         self._hashes: dict[Path, str] = {}
+
+    def _check_same_network(self, dataset: str, catalog) -> None:
+        """Raise UserError if the newest network is from elsewhere than this run's parameters say."""
+        record = record_path(Path(catalog[f"{dataset}.model"]._get_load_path()))
+        if not record.exists():
+            return
+        made = json.loads(record.read_text())["parameters"].get(f"{dataset}.training", {})
+        wanted = self._blocks[dataset]["training"]
+        for name in ("weights", "factory"):
+            if name in made and made[name] != getattr(wanted, name):
+                raise UserError(
+                    f"The newest network of '{dataset}' was made with training.{name} '{made[name]}', and now it is "
+                    f"'{getattr(wanted, name)}': run `kedro run --pipelines data_prep,training` first."
+                )
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node) -> None:

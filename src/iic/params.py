@@ -71,6 +71,15 @@ class TrainingParams(Block):
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
+    def _factory_has_weights(self) -> TrainingParams:
+        if self.factory is not None and (self.weights in ("trained", "shipped") or self.weights.endswith(".pt2")):
+            raise ValueError(
+                f"factory builds the module of a state dict, and weights is '{self.weights}': "
+                "give the path of the state dict, or leave factory out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _micro_batch_has_a_variance(self) -> TrainingParams:
         if self.micro_batch == 1:
             raise ValueError("a micro_batch of one image leaves BatchNorm without a variance: use 2 or more, or 0")

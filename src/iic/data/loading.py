@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from iic.data.images import ImageSet, check_sides
-from iic.data.shapes import draw_shapes
-from iic.data.sources import first_parquet_image, load_digits, load_folder, load_parquet, parquet_rows
+from iic.data.shapes import SIDE, draw_shapes
+from iic.data.sources import decode_png, first_parquet_image, load_digits, load_folder, load_parquet, parquet_rows
 from iic.draws import generator
 from iic.errors import UserError
 from iic.params import DataParams
@@ -60,6 +60,17 @@ def check_source(name: str, params: DataParams, any_size: bool = False) -> int:
     if params.download is None:
         raise _missing(name, f"{folder} holds neither Parquet files nor folders train and test")
     return min(10_000, params.n_test or 10_000)  # MNIST and CIFAR-10
+
+
+def first_shape(name: str, params: DataParams) -> tuple[int, ...] | None:
+    """(C, H, W) of the dataset's images, by one of them; None where none is at hand yet."""
+    if params.source != "parquet":
+        return (1, 28, 28) if params.source == "digits" else (3, SIDE, SIDE)
+    folder = raw_folder(name)
+    if has_parquet(folder):
+        return first_parquet_image(folder / "train.parquet").shape
+    png = next(iter((folder / "train").glob("*/*.png")), None)
+    return None if png is None else decode_png(png.read_bytes(), f"Image {png}").shape
 
 
 def has_parquet(folder: Path) -> bool:

@@ -91,7 +91,7 @@ def first_parquet_image(path: Path) -> np.ndarray:
     import pyarrow.parquet as pq
 
     batch = next(pq.ParquetFile(path).iter_batches(batch_size=1, columns=["image"]))
-    return _decode(batch.column("image").field("bytes")[0].as_py(), f"Image 0 of {path}")
+    return decode_png(batch.column("image").field("bytes")[0].as_py(), f"Image 0 of {path}")
 
 
 def load_folder(
@@ -115,10 +115,10 @@ def load_folder(
 
 def _decode_all(pngs: list[bytes], names: list[str], progress: Callable[[Iterable], Iterable]) -> np.ndarray:
     """PNG bytes -> uint8 (N, C, H, W); every image must have the first one's form."""
-    first = _decode(pngs[0], names[0])
+    first = decode_png(pngs[0], names[0])
     images = np.empty((len(pngs), *first.shape), dtype=np.uint8)
     for row in progress(range(len(pngs))):
-        image = _decode(pngs[row], names[row])
+        image = decode_png(pngs[row], names[row])
         if image.shape != first.shape:
             raise UserError(
                 f"{names[row]} is {image.shape} (channels, height, width) but the first is {first.shape}: "
@@ -128,7 +128,7 @@ def _decode_all(pngs: list[bytes], names: list[str], progress: Callable[[Iterabl
     return images
 
 
-def _decode(png: bytes, name: str) -> np.ndarray:
+def decode_png(png: bytes, name: str) -> np.ndarray:
     """One PNG -> uint8 (C, H, W)."""
     from PIL import Image, UnidentifiedImageError
 

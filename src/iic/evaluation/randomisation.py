@@ -80,6 +80,11 @@ def similarity(original: np.ndarray, randomised: np.ndarray) -> dict[str, np.nda
     }
 
 
+def check_redrawable(model: nn.Module) -> None:
+    """Raise UserError, naming them, for weights that no layer knows how to draw."""
+    _layers(model)
+
+
 def _layers(model: nn.Module) -> list[tuple[str, list[nn.Module]]]:
     """Names of the convolutions and dense layers in the order they were put in, each with the norms behind it."""
     layers: list[tuple[str, list[nn.Module]]] = []

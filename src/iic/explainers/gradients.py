@@ -106,11 +106,11 @@ def grad_cam(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionPa
     """Channels of the last convolution's ReLU, weighted by their mean gradient, enlarged (Selvaraju et al. 2017)."""
     from captum.attr import LayerAttribution, LayerGradCam
 
-    maps = LayerGradCam(model, _last_spatial(model)).attribute(x, target=targets, relu_attributions=True)
+    maps = LayerGradCam(model, last_spatial(model)).attribute(x, target=targets, relu_attributions=True)
     return LayerAttribution.interpolate(maps, x.shape[2:], "bilinear")[:, 0]
 
 
-def _last_spatial(model: nn.Module) -> nn.Module:
+def last_spatial(model: nn.Module) -> nn.Module:
     """The activation behind the last convolution, or that convolution."""
     modules = [m for m in model.modules() if not list(m.children())]
     last = max((i for i, m in enumerate(modules) if isinstance(m, nn.Conv2d)), default=None)

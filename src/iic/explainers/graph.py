@@ -17,6 +17,10 @@ UNCHANGED = (Normalize, Cast, nn.ReLU, nn.Dropout, nn.Identity)
 WEIGHTED = (nn.Conv2d, nn.Linear)
 AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 LAYERS = (*UNCHANGED, *WEIGHTED, *AVERAGES, nn.MaxPool2d, nn.Flatten)
+RULES = {  # what a method has a rule for, or needs none, as Captum has them; Grad-CAM looks at one layer only
+    "guided_backprop": LAYERS,
+    "deeplift": (*LAYERS, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus),
+}
 SUMS = (operator.add, operator.iadd, torch.add)
 WAY_OUT = "explain this network with the other methods (IIC_METHODS=lime,kernel_shap,random,sobel)."
 
@@ -35,7 +39,7 @@ def traced(model: nn.Module) -> fx.GraphModule:
     """A copy of the network as a graph of its layers, each BatchNorm folded into the convolution before it.
 
     Raises:
-        UserError: a forward that torch.fx cannot follow, or a BatchNorm that does not follow a convolution.
+        UserError: a forward that torch.fx cannot follow, or a BatchNorm that does not follow a convolution of its own.
     """
     model = copy.deepcopy(model)
     try:
@@ -45,12 +49,16 @@ def traced(model: nn.Module) -> fx.GraphModule:
             f"The forward of {type(model).__name__} cannot be followed layer by layer ({error}): {WAY_OUT}"
         ) from error
     modules = dict(model.named_modules())
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     for node in list(graph.nodes):
         before = node.args[0] if node.args else None
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue
-        if before.op != "call_module" or not isinstance(modules[before.target], nn.Conv2d) or len(before.users) > 1:
+        follows = before.op == "call_module" and isinstance(modules[before.target], nn.Conv2d)
+        if not follows or len(before.users) > 1 or calls[before.target] > 1:  # folding changes every call's weights
             raise UserError(f"Layer {node.target} is a BatchNorm without a convolution of its own before it: {WAY_OUT}")
+        if modules[node.target].running_mean is None:
+            raise UserError(f"Layer {node.target} is a BatchNorm without running statistics: {WAY_OUT}")
         folded = fuse_conv_bn_eval(modules[before.target].eval(), modules[node.target].eval())
         parent, _, name = before.target.rpartition(".")
         setattr(model.get_submodule(parent), name, folded)
@@ -61,9 +69,10 @@ def traced(model: nn.Module) -> fx.GraphModule:
 
 
 def check_hooks(model: nn.Module, method: str) -> None:
-    """Raise UserError unless every ReLU is a module of its own, as methods that change its gradient need.
+    """Raise UserError unless every ReLU is a module of its own, as methods that change its gradient need, and the
+    method has a rule for every layer.
 
-    Without the check such a method would quietly be the plain gradient where the network calls a function.
+    Without the check such a method would quietly be the plain gradient where it has none.
     """
     graph = traced(model)
     modules = dict(graph.named_modules())
@@ -71,6 +80,10 @@ def check_hooks(model: nn.Module, method: str) -> None:
         if node.op == "call_method" or (node.op == "call_function" and node.target not in (*SUMS, torch.flatten)):
             raise UserError(
                 f"{method} needs layers that are modules, and this network calls {name_of(node)}: {WAY_OUT}"
+            )
+        if node.op == "call_module" and method in RULES and not isinstance(modules[node.target], RULES[method]):
+            raise UserError(
+                f"{method} has no rule for layer {node.target} ({type(modules[node.target]).__name__}): {WAY_OUT}"
             )
     used = Counter(
         n.target for n in graph.graph.nodes if n.op == "call_module" and isinstance(modules[n.target], nn.ReLU)

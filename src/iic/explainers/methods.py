@@ -83,6 +83,7 @@ def check_network(model: nn.Module, methods: Iterable[str], lrp_rules: Mapping[s
         lrp_rules: layer -> rule, before a composite's choice.
     """
     from iic.explainers.composites import composite
+    from iic.explainers.gradients import last_spatial
     from iic.explainers.graph import check_hooks
     from iic.explainers.lrp import Propagator
 
@@ -91,6 +92,8 @@ def check_network(model: nn.Module, methods: Iterable[str], lrp_rules: Mapping[s
             Propagator(model, composite(LRP_COMPOSITES[method], lrp_rules))
         elif method in HOOKED:
             check_hooks(model, method)
+            if method == "grad_cam":
+                last_spatial(model)
 
 
 def _by_library(

@@ -77,12 +77,17 @@ def _train(params: TrainingParams, train: ImageSet, card: dict, dataset: str, pr
     )
     recipe = Recipe(**params.model_dump(include={field.name for field in fields(Recipe)})).on(device)
     rest, held = hold_out(train, params.n_validation, params.seed)
-    dtype = choose_dtype(params.dtype, model, rest, recipe, device)
     checkpoint = None
     if project is not None:
         about = params.model_dump(exclude={"device"})  # a training goes on wherever there is room for it
-        made_from = {"params": about, "data": card["train"]["sha256"], "dtype": str(dtype), **taught}
+        made_from = {"params": about, "data": card["train"]["sha256"], **taught}
         checkpoint = Checkpoint(checkpoint_path(project, dataset), made_from)
+    if checkpoint is not None and checkpoint.dtype is not None:  # what is faster here may have been found otherwise
+        dtype = getattr(torch, checkpoint.dtype)
+    else:
+        dtype = choose_dtype(params.dtype, model, rest, recipe, device)
+    if checkpoint is not None:
+        checkpoint.dtype = str(dtype).removeprefix("torch.")
     start = time.perf_counter()
     show = bar(f"{dataset}: training", "step")
     where = {"device": device, "dtype": dtype, "teachers": teachers}
