@@ -17,7 +17,7 @@ def create_pipeline(
     """Posteriors and what is known of them.
 
     Args:
-        datasets: those of one channel get a fully connected Bayesian network, and explanations of it.
+        datasets: those of one channel get a Bayesian network of their own, and explanations of it.
         methods: whose maps' pixels are kept or removed.
         project: the folder of shipped weights.
         colour: datasets whose convolutional network gets a Bayesian last layer.
