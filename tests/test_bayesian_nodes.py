@@ -11,11 +11,13 @@ from small_posteriors import small_fit, small_images
 
 from iic.bayes import network
 from iic.bayes.asked import ask_point
+from iic.bayes.inference import sample_logits
+from iic.bayes.last_layer import features
 from iic.bayes.point import Point
 from iic.bayes.posteriors import no_reference
 from iic.bayes.settings import Settings
-from iic.bayes.sources import SAMPLED
-from iic.classifiers.inference import best_dtype
+from iic.bayes.sources import SAMPLED, with_last_layer
+from iic.classifiers.inference import best_dtype, freeze, predict_logits
 from iic.classifiers.networks import build_network
 from iic.data.images import ImageSet, hold_out
 from iic.data.sources import load_digits
@@ -280,3 +282,16 @@ def test_the_variance_table_says_whose_maps_vary_and_takes_each_methods_own_nois
         if row["noise"]:
             noise = rows[row["noise"]]["share"]["mean"]
             assert row["beyond_noise"]["mean"] == pytest.approx(row["share"]["mean"] - noise)
+
+
+def test_a_sample_of_the_last_layer_takes_its_place(digits, model):
+    """The network with it answers as the posterior does on the network's features."""
+    train, test = digits
+    posterior = train_bayesian(BayesianParams(**SMALL), TrainingParams(), train, {}, "digits", model=model)
+    assert posterior.of_features
+    images, frozen = torch.from_numpy(test.images[:20]), freeze(model)
+    expected = sample_logits(posterior, features(model, images), 3, seed=0)
+    for weights, logits in zip(posterior.draw(3, seed=0), expected, strict=True):
+        network = with_last_layer(frozen, weights, posterior.pixel_mean, posterior.record.unit)
+        torch.testing.assert_close(predict_logits(network, images), logits, atol=1e-4, rtol=1e-4)
+    assert not torch.equal(predict_logits(frozen, images), expected[0])

@@ -163,9 +163,11 @@ def test_a_bayesian_last_layer(memory):
     """Of digits' network, as that of a dataset of colours would get it."""
     pipeline = bayesian((), DEFAULT, Path(), DIGITS)
     kept = {name: value for name, value in memory.items() if name not in pipeline.all_outputs()}
+    few = {"samples": 20, "noise_images": 50, "variance_images": 2, "variance_retrained": False, "repeats": 2}
+    params = BayesianParams(epochs=10, learning_rate=0.02, **few)
     outputs = run(
         pipeline,
-        kept | {"params:digits.bayesian": BayesianParams(epochs=10, learning_rate=0.02, samples=20, noise_images=50)},
+        kept | {"params:digits.bayesian": params},
     )
     tables = outputs["digits.uncertainty"]["networks"]
     assert set(tables) == {"plain", "mean_field", "laplace", "low_rank"}
@@ -173,6 +175,9 @@ def test_a_bayesian_last_layer(memory):
     assert tables["plain"]["scores"]["accuracy"]["value"] == pytest.approx(plain, abs=0.002)
     assert tables["mean_field"]["scores"]["accuracy"]["value"] > plain - 0.15
     assert set(outputs["digits.doubt"]["networks"]) == {"plain", "mean_field"}
+    sources = outputs["digits.variance"]["sources"]
+    assert {"kernel_shap: segmentation", "lrp: posterior"} < set(sources) and "lrp: training seed" not in sources
+    assert {row["network"] for row in sources.values()} == {"explained"}
     assert not outputs["digits.uncertainty"]["networks"]["plain"]["learnt_from_validation"]
 
 

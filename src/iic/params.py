@@ -218,6 +218,7 @@ class BayesianParams(Block):
     explained_images: PositiveInt = 500  # test images whose explanations are compared over the posterior
     refused_images: PositiveInt = 50  # the most doubted ones, whose doubt is explained
     variance_images: PositiveInt = 20  # explained again and again, for the table of sources of variance
+    variance_retrained: bool = True  # whether the network is trained from other seeds for it, once less than `repeats`
     repeats: int = Field(3, ge=2)  # for that table
     seed: int = Field(0, ge=0)
 

@@ -167,7 +167,7 @@ def sample_logits(
 
 def _inputs(posterior: Learnt, raw: Tensor) -> Tensor:
     """What the first layer sees of raw images or features, float32 (N, F); a UserError for those of another kind."""
-    of_pixels = posterior.record.unit == network.PIXEL_UNIT
+    of_pixels = not posterior.of_features
     fits, length = is_images(raw) if of_pixels else is_features(raw), raw[:1].numel()
     wanted = network.wanted_inputs(posterior.shapes, length) if fits else network.wanted_inputs(posterior.shapes, 0)
     if not fits or wanted is not None:

@@ -72,6 +72,11 @@ class Learnt(ABC):
         """How many of the first layers are the same in every draw: what they make of the inputs is computed once."""
         return 0
 
+    @property
+    def of_features(self) -> bool:
+        """Whether its inputs are features of a network, whose last layer it is, and not pixels."""
+        return self.record.unit != PIXEL_UNIT
+
     def distinct(self, n_samples: int) -> int:
         """After how many of so many draws they repeat, in the same order."""
         return n_samples

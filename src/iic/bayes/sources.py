@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -77,7 +78,8 @@ def repeated_maps(
     Args:
         explained: the images and the network.
         retrained: the same network from other training seeds; none leaves that source out.
-        posterior: of a whole network; each of its samples is a network of its own.
+        posterior: of a whole network, each of whose samples is a network of its own; or of the explained one's last
+            layer, whose samples take its place.
         repeats: R, at least 2, of sampling noise, segmentation and posterior.
         seed: of the posterior's samples.
         progress: wraps the methods.
@@ -93,14 +95,22 @@ def repeated_maps(
         if retrained:
             contexts["training seed"] = _retrained(explained, method, base, retrained)
         sources = {source: explained.maps(method, some) for source, some in contexts.items()}
-        sources["posterior"] = _of_posterior(explained, method, base, weights, posterior.pixel_mean)
+        sources["posterior"] = _of_posterior(explained, method, base, weights, posterior)
         found |= {f"{method}: {source}": maps for source, maps in sources.items()}
     return found
 
 
-def varied_network(source: str) -> str:
+def varied_network(source: str, posterior: Learnt) -> str:
     """Whose maps a source of `repeated_maps` varies: the explained network's, or the Bayesian one's."""
-    return "Bayesian" if source.endswith(": posterior") else "explained"
+    return "Bayesian" if source.endswith(": posterior") and not posterior.of_features else "explained"
+
+
+def with_last_layer(model: nn.Sequential, weights: Mapping[str, Tensor], mean: float, unit: float) -> nn.Sequential:
+    """A copy of a frozen network with one posterior sample of its last layer, which sees features / unit - mean."""
+    weight = weights["layer0.weight"]
+    last = nn.Linear(weight.shape[1], weight.shape[0])
+    last.load_state_dict({"weight": weight / unit, "bias": weights["layer0.bias"] - mean * weight.sum(1)})
+    return nn.Sequential(*copy.deepcopy(model)[:-1], last).eval().requires_grad_(False)
 
 
 def as_network(weights: Mapping[str, Tensor], pixel_mean: float, channels: int) -> nn.Sequential:
@@ -136,14 +146,18 @@ def _retrained(explained: Explained, method: str, base: Context, retrained: Sequ
 
 
 def _of_posterior(
-    explained: Explained, method: str, base: Context, weights: Sequence[Weights], pixel_mean: float
+    explained: Explained, method: str, base: Context, weights: Sequence[Weights], posterior: Learnt
 ) -> np.ndarray:
     """Maps of each of the posterior's samples: float32 (R, N, H, W)."""
-    images = explained.images
-    if method == "lrp":
-        parts = lrp_maps(weights, pixel_mean, images, explained.targets, rules="epsilon_plus_box")
+    images, mean = explained.images, posterior.pixel_mean
+    if posterior.of_features:
+        frozen = freeze(explained.model)
+        networks = (with_last_layer(frozen, one, mean, posterior.record.unit) for one in weights)
+    elif method == "lrp":
+        parts = lrp_maps(weights, mean, images, explained.targets, rules="epsilon_plus_box")
         return np.concatenate(list(parts))
-    networks = (as_network(one, pixel_mean, images.shape[1]) for one in weights)
+    else:
+        networks = (as_network(one, mean, images.shape[1]) for one in weights)
     return explained.maps(method, (_of(base, network) for network in networks))
 
 

@@ -106,14 +106,15 @@ def find_variance(
     from iic.explainers.attributions import select_images
 
     segmenter = Segmenter(attribution, own_labels(attribution, test, project))
-    seeds = () if is_own(training) else range(training.seed + 1, training.seed + params.repeats)
+    again = params.variance_retrained and not is_own(training)
+    seeds = range(training.seed + 1, training.seed + params.repeats) if again else ()
     recipe = like_the_explained(training, dataset, project)
-    again = [recipe.model_copy(update={"seed": seed}) for seed in seeds]
+    recipes = [recipe.model_copy(update={"seed": seed}) for seed in seeds]
     indices = select_images(test.labels, params.variance_images, segmenter.params.seed)
     mean, sample = np.array(card["train"]["mean"]), sample_of(train)
     maps = repeated_maps(
         Explained(model, test.images[indices], indices, segmenter, mean, sample),
-        [train_model(settings, train, card, dataset)[0].eval() for settings in again],
+        [train_model(settings, train, card, dataset)[0].eval() for settings in recipes],
         posterior,
         repeats=params.repeats,
         seed=params.seed,
@@ -124,6 +125,6 @@ def find_variance(
         seed=evaluation.seed,
         replicates=evaluation.bootstrap,
         noise={source: noise for source, noise in MASK_NOISE.items() if source in maps},
-        varied={source: varied_network(source) for source in maps},
+        varied={source: varied_network(source, posterior) for source in maps},
     )
     return {"dataset": dataset, **table}

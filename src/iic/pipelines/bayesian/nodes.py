@@ -122,7 +122,7 @@ def measure_uncertainty(
     from iic.bayes.asked import Labelled, uncertainty_report
 
     _, validation = parted(train, training)
-    posteriors, last_layer = named(posterior, references), _is_last_layer(posterior)
+    posteriors, last_layer = named(posterior, references), posterior.of_features
     networks, see = _networks(params, model, posteriors, dataset, last_layer)
     report = uncertainty_report(
         networks,
@@ -164,13 +164,6 @@ def _some(data: ImageSet, count: int, seed: int) -> np.ndarray:
     return data.images[select_images(data.labels, min(count, len(data)), seed)]
 
 
-def _is_last_layer(posterior: Any) -> bool:
-    """Whether it is of features of a network, not of pixels."""
-    from iic.bayes.network import PIXEL_UNIT
-
-    return posterior.record.unit != PIXEL_UNIT
-
-
 def _networks(
     params: BayesianParams, model: Any, posteriors: dict[str, Any], dataset: str, last_layer: bool
 ) -> tuple[dict[str, Any], Callable[[np.ndarray], np.ndarray]]:
@@ -208,7 +201,7 @@ def measure_doubt(
     from iic.evaluation.outcomes import HEADLINE_FILLS
 
     posteriors = named(posterior, plain_among(references))
-    networks, see = _networks(params, model, posteriors, dataset, _is_last_layer(posterior))
+    networks, see = _networks(params, model, posteriors, dataset, posterior.of_features)
     report = doubt_report(
         networks,
         {name: uncertainty["networks"][name]["thresholds"] for name in networks},

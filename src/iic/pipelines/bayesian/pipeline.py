@@ -28,12 +28,18 @@ def create_pipeline(
             *_measured(d, methods, project),
             *_reported(d, methods),
             *_explained(d, project),
+            _variance(d, project),
             *_pictures(d),
         )
         for d in datasets
     ]
     last = [
-        (*_learnt(d, project, model=f"{d}.model"), *_measured(d, methods, project), *_pictures_of_measures(d))
+        (
+            *_learnt(d, project, model=f"{d}.model"),
+            *_measured(d, methods, project),
+            _variance(d, project),
+            *_pictures_of_measures(d),
+        )
         for d in colour
     ]
     return Pipeline([node for nodes_of in (*whole, *last) for node in nodes_of])
@@ -121,14 +127,14 @@ def _explained(d: str, project: Path) -> list[Node]:
             d,
             project=project,
         ),
-        _node(
-            explanation_nodes.find_variance,
-            {**_params(d, "training", "evaluation", "attribution"), "model": f"{d}.model", **posterior, **data},
-            f"{d}.variance",
-            d,
-            project=project,
-        ),
     ]
+
+
+def _variance(d: str, project: Path) -> Node:
+    data = {"train": f"{d}.train", "test": f"{d}.test", "card": f"{d}.data_card"}
+    networks = {"model": f"{d}.model", "posterior": f"{d}.posterior"}
+    inputs = {**_params(d, "training", "evaluation", "attribution"), **networks, **data}
+    return _node(explanation_nodes.find_variance, inputs, f"{d}.variance", d, project=project)
 
 
 def _pictures(d: str) -> list[Node]:
@@ -137,7 +143,6 @@ def _pictures(d: str) -> list[Node]:
         *_pictures_of_measures(d),
         _node(explanation_nodes.draw_posterior_maps, maps, f"{d}.posterior_maps_plot", d),
         _node(pictures.draw_refusals, {"refusals": f"{d}.refusals"}, f"{d}.refusals_plot", d),
-        _node(pictures.draw_variance, {"variance": f"{d}.variance"}, f"{d}.variance_plot", d),
     ]
 
 
@@ -147,5 +152,6 @@ def _pictures_of_measures(d: str) -> list[Node]:
         "selection": (pictures.draw_selection, "uncertainty"),
         "outside": (pictures.draw_outside, "uncertainty"),
         "doubt": (pictures.draw_doubt, "doubt"),
+        "variance": (pictures.draw_variance, "variance"),
     }
     return [_node(draw, {what: f"{d}.{what}"}, f"{d}.{name}_plot", d) for name, (draw, what) in drawn.items()]
