@@ -162,9 +162,10 @@ def stacks(samples: Iterable[Weights], inputs: Tensor, together: int = TOGETHER)
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """One layer of B samples: x (N, inputs), the same for all, or (B, N, inputs) -> (B, N, outputs)."""
-    x = x.expand(len(weight), *x.shape[-2:])
     if weight.ndim == 3:
-        return torch.baddbmm(bias[:, None], x, weight.mT)
+        return torch.baddbmm(bias[:, None], x.expand(len(weight), *x.shape[-2:]), weight.mT)
+    if x.ndim == 2:  # one convolution with the filters of all samples
+        return network.affine(x, weight.flatten(0, 1), bias.flatten()).unflatten(1, (len(weight), -1)).transpose(0, 1)
     return torch.vmap(network.affine)(x, weight, bias)
 
 
