@@ -20,6 +20,27 @@ def vector(named):
     return torch.cat([value.flatten() for value in named.values()])
 
 
+def pyros_losses(found, images, labels, repeats=400):
+    """Pyro's own estimates of the mean-field ELBO of a posterior under a prior of .5, negative, float32 (repeats,)."""
+    import pyro
+    import pyro.distributions as dist
+    from pyro.infer import TraceMeanField_ELBO
+
+    inputs = network.normalise(torch.from_numpy(images), found.pixel_mean)
+
+    def model():
+        weights = {n: pyro.sample(n, dist.Normal(0.0, 0.5).expand(v.shape).to_event()) for n, v in found.loc.items()}
+        with pyro.plate("images", len(images)):
+            pyro.sample("labels", dist.Categorical(logits=network.logits(weights, inputs)), obs=torch.tensor(labels))
+
+    def guide():
+        for n, loc in found.loc.items():
+            pyro.sample(n, dist.Normal(loc, found.scale[n]).to_event())
+
+    torch.manual_seed(0)
+    return torch.tensor([TraceMeanField_ELBO().loss(model, guide) for _ in range(repeats)])
+
+
 def normals(seed=0, sizes=(4, 3)):
     torch.manual_seed(seed)
     loc = network.initial_means(sizes)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, optimize, stats
-from small_posteriors import normals, small_fit, small_images, vector
+from small_posteriors import normals, pyros_losses, small_fit, small_images, vector
 from torch import distributions as td
 
 from iic.bayes import inference, low_rank, network, posteriors, priors, training
@@ -107,26 +107,10 @@ def test_local_draws_go_through_relu():
 
 @pytest.mark.parametrize("local", [True, False])
 def test_the_loss_is_that_of_pyros_own_mean_field_elbo(local):
-    import pyro
-    import pyro.distributions as dist
-    from pyro.infer import TraceMeanField_ELBO
-
     images, labels = small_images(12)
     settings = Settings(hidden=(5,), epochs=400, batch_size=12, init_scale=0.3, local=local, **STILL)
     found = inference.fit(images, labels, settings, seed=0)
-    inputs = network.normalise(torch.from_numpy(images), found.pixel_mean)
-
-    def model():
-        weights = {n: pyro.sample(n, dist.Normal(0.0, 0.5).expand(v.shape).to_event()) for n, v in found.loc.items()}
-        with pyro.plate("images", 12):
-            pyro.sample("labels", dist.Categorical(logits=network.logits(weights, inputs)), obs=torch.tensor(labels))
-
-    def guide():
-        for n, loc in found.loc.items():
-            pyro.sample(n, dist.Normal(loc, found.scale[n]).to_event())
-
-    torch.manual_seed(0)
-    losses = torch.tensor([TraceMeanField_ELBO().loss(model, guide) for _ in range(400)])
+    losses = pyros_losses(found, images, labels)
     error = losses.std().item() / 20 + found.curve.std().item() / 20
     assert 0 < error < 0.2
     assert found.curve.mean().item() == pytest.approx(losses.mean().item(), abs=4 * error)

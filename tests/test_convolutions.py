@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from small_posteriors import vector
+from small_posteriors import pyros_losses, vector
 
 from iic.bayes import inference, network, posteriors, refusal
 from iic.bayes.explanations import RULES, integrated_gradients_maps, lrp_maps, predicted_classes
@@ -129,25 +129,9 @@ def test_every_posterior_takes_filters_and_answers_as_its_draws_do(kind, tmp_pat
 
 @pytest.mark.parametrize("local", [True, False])
 def test_the_loss_is_that_of_pyros_own_mean_field_elbo(local):
-    import pyro
-    import pyro.distributions as dist
-    from pyro.infer import TraceMeanField_ELBO
-
     changes = {"filters": (3,), "epochs": 400, "batch_size": 24, "init_scale": 0.2, "learning_rate": 1e-12}
     images, found = small("mean_field", local=local, **changes)
-    inputs, labels = network.normalise(torch.from_numpy(images), found.pixel_mean), torch.arange(24) % 3
-
-    def model():
-        weights = {n: pyro.sample(n, dist.Normal(0.0, 0.5).expand(v.shape).to_event()) for n, v in found.loc.items()}
-        with pyro.plate("images", 24):
-            pyro.sample("labels", dist.Categorical(logits=network.logits(weights, inputs)), obs=labels)
-
-    def guide():
-        for n, loc in found.loc.items():
-            pyro.sample(n, dist.Normal(loc, found.scale[n]).to_event())
-
-    torch.manual_seed(0)
-    losses = torch.tensor([TraceMeanField_ELBO().loss(model, guide) for _ in range(400)])
+    losses = pyros_losses(found, images, np.arange(24) % 3)
     error = losses.std().item() / 20 + found.curve.std().item() / 20
     assert abs(losses.mean().item() - found.curve.mean().item()) < 4 * error
 
