@@ -295,3 +295,20 @@ def test_a_sample_of_the_last_layer_takes_its_place(digits, model):
         network = with_last_layer(frozen, weights, posterior.pixel_mean, posterior.record.unit)
         torch.testing.assert_close(predict_logits(network, images), logits, atol=1e-4, rtol=1e-4)
     assert not torch.equal(predict_logits(frozen, images), expected[0])
+
+
+def test_a_reference_may_have_a_learning_rate_of_its_own(digits):
+    train, _ = digits
+    few = ImageSet(train.images[:200], train.labels[:200])
+    alike, other, slow = (
+        train_references(
+            BayesianParams(**SMALL, learning_rate=rate, references=("laplace", "low_rank"), reference_rates=rates),
+            TrainingParams(),
+            few,
+            "digits",
+        )
+        for rate, rates in ((0.01, {}), (0.01, {"low_rank": 0.001}), (0.001, {}))
+    )
+    weights = [found["low_rank"].loc["layer0.weight"] for found in (alike, other, slow)]
+    assert not torch.equal(weights[0], weights[1]) and torch.equal(weights[1], weights[2])
+    assert torch.equal(alike["laplace"].root, other["laplace"].root)

@@ -196,6 +196,7 @@ class BayesianParams(Block):
     own_scales: bool = False  # mean-field Normal: each weight's prior has a scale of its own, learnt, not prior_scale
     epochs: PositiveInt = 20
     reference_epochs: PositiveInt | None = None  # of the references, each of them trained as often; None is `epochs`
+    reference_rates: dict[Posterior, PositiveFloat] = {}  # kind -> its learning rate, where `learning_rate` is not it
     batch_size: PositiveInt = 200
     learning_rate: PositiveFloat = 0.002
     final_rate: PositiveFloat = 0.1  # share of the learning rate that is left at the end

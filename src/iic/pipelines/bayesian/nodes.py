@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,7 +55,7 @@ def train_references(
     kinds = [kind for kind in params.references if kind not in skipped]
     epochs = params.reference_epochs or params.epochs
     params = params.model_copy(update={"temperature": 1.0, "epochs": epochs, "own_scales": False})
-    found = _fit(kinds, params, training, train, dataset, model)
+    found = _fit(kinds, params, training, train, dataset, model, params.reference_rates)
     if model is None:
         found[POINT] = _fit_plain(params, training, train, dataset, found.get("laplace"))
     return found
@@ -76,7 +78,13 @@ def _fit_plain(
 
 
 def _fit(
-    kinds: list[str], params: BayesianParams, training: TrainingParams, train: ImageSet, dataset: str, model: Any
+    kinds: list[str],
+    params: BayesianParams,
+    training: TrainingParams,
+    train: ImageSet,
+    dataset: str,
+    model: Any,
+    rates: Mapping[str, float] = MappingProxyType({}),
 ) -> dict[str, Any]:
     from iic.bayes import posteriors
 
@@ -88,7 +96,8 @@ def _fit(
     found = {}
     for kind in kinds:
         show = bar(f"{dataset}: posterior, {kind}", "step")
-        posterior = posteriors.fit(kind, seen, rest.labels, settings, seed=params.seed, progress=show)
+        own = replace(settings, learning_rate=rates.get(kind, settings.learning_rate))
+        posterior = posteriors.fit(kind, seen, rest.labels, own, seed=params.seed, progress=show)
         found[kind] = with_part(posterior, part)
     return found
 
