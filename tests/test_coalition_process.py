@@ -14,6 +14,8 @@ from iic.explainers.coalition_process import (
     shapley_of_kernel,
     shapley_variance,
 )
+from iic.explainers.coalitions import draw_coalitions
+from iic.explainers.kernel_shap import all_masks, paired_values, shapley_values
 
 M = 7
 SIGNS = 2.0 * ((np.arange(2**M)[:, None] >> np.arange(M)) & 1) - 1
@@ -103,3 +105,13 @@ def test_a_game_without_any_effect_gives_zeros():
     values, errors = process_shapley_values(found, np.zeros(10))
     assert np.isfinite(values).all() and np.isfinite(errors).all()
     np.testing.assert_allclose(values, 0, atol=1e-12)
+
+
+def test_a_game_of_main_effects_is_kernel_shaps_exactly():
+    effects = np.linspace(-1, 2, 12)
+    drawn = draw_coalitions(12, 100, np.random.default_rng(0))
+    found = paired_values(drawn, all_masks(drawn) @ effects + 0.3)
+    ((pilot,), _) = shapley_values([found])
+    values, errors = process_shapley_values(found, pilot)
+    np.testing.assert_allclose(values, effects, atol=1e-9)
+    assert (errors == 0).all()

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from iic.data.loading import check_source, first_shape
 from iic.errors import UserError
-from iic.explainers.names import RANDOM_WEIGHTS
+from iic.explainers.names import LARGEST_BUDGET, LIBRARY, LRP_COMPOSITES, RANDOM_WEIGHTS, SAMPLED, base_of
 from iic.params import AttributionParams, BayesianParams, Block, DataParams, EvaluationParams, TrainingParams
 from iic.shipped import FOLDER, check_shipped, load_shipped
 
@@ -89,6 +89,50 @@ def _sentence(error: ValidationError, where: str, model: type[Block]) -> str:
         )
     reason = first["msg"][0].lower() + first["msg"][1:]
     return f"Parameter '{path}' is {first['input']!r}, but {reason}: change it in the parameters."
+
+
+def check_explaining(blocks: dict[str, dict[str, Block]], methods: Iterable[str], project: Path) -> None:
+    """Raise UserError if a method is asked for what it cannot do, or for a file or a device that is not there.
+
+    Args:
+        blocks: the parameters of each dataset whose images are to be explained.
+        methods: what explains them.
+        project: its folder.
+    """
+    bases = {base_of(method) for method in methods}
+    for name, models in blocks.items():
+        params, shape = models["attribution"], first_shape(name, models["data"])
+        if params.device == "cuda":
+            from iic.classifiers.precision import choose_device
+
+            choose_device(params.device)
+        if params.segments is not None and not (project / params.segments).is_file():
+            raise UserError(f"There is no file {project / params.segments}: {name}.attribution.segments names it.")
+        if "occlusion" in bases and shape is not None and params.occlusion_window >= min(shape[1:]):
+            raise UserError(
+                f"{name}.attribution.occlusion_window is {params.occlusion_window}, and its images have "
+                f"{min(shape[1:])} pixels a side: make it smaller."
+            )
+        if "kernel_shap_fast" in bases and params.budget > LARGEST_BUDGET and params.backend == "own":
+            raise UserError(
+                f"{name}.attribution.budget is {params.budget}, and kernel_shap_fast takes {LARGEST_BUDGET} masks at "
+                "most: use kernel_shap."
+            )
+        if params.backend == "library":
+            _check_library(name, params, bases)
+
+
+def _check_library(name: str, params: AttributionParams, bases: set[str]) -> None:
+    absent = sorted(base for base in bases if base in (*SAMPLED, *LRP_COMPOSITES) and base not in LIBRARY)
+    if absent:
+        raise UserError(
+            f"{name}.attribution.backend 'library' has no '{absent[0]}': it runs {', '.join(LIBRARY)}; leave the "
+            "others out of IIC_METHODS."
+        )
+    if params.fill not in ("mean", "constant") and bases & set(LIBRARY):
+        raise UserError(
+            f"{name}.attribution.backend 'library' fills with one colour, not with '{params.fill}': set fill to 'mean'."
+        )
 
 
 def is_own(training: TrainingParams) -> bool:

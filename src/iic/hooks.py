@@ -14,7 +14,7 @@ from typing import Any
 from kedro.framework.hooks import hook_impl
 from pydantic import BaseModel
 
-from iic.checks import check_images, check_parameters, check_weights, is_own
+from iic.checks import check_explaining, check_images, check_parameters, check_weights, is_own
 from iic.data.loading import raw_files
 from iic.errors import UserError
 from iic.files import record_path, remove_partial, sha256, write_record
@@ -67,6 +67,8 @@ class ProjectHooks:
         check_images(used, {d: card["test"]["images"] for d, card in cards.items()})
         colours = {d for d in self._colours if f"{d}.posterior" in names}
         check_weights(used, selected_methods(), self._project_path, colours)
+        explained = {d: used[d] for d in used if any(_makes_maps_of(d, name) for name in pipeline.all_outputs())}
+        check_explaining(explained, selected_methods(), self._project_path)
         missing = sorted(n for n in pipeline.inputs() if not n.startswith("params:") and not catalog.exists(n))
         complete = all(catalog.exists(n) for n in pipeline.outputs())
         if missing and not (keep_existing and complete):
@@ -142,6 +144,10 @@ class ProjectHooks:
         if path not in self._hashes:
             self._hashes[path] = sha256(path)
         return self._hashes[path]
+
+
+def _makes_maps_of(dataset: str, output: str) -> bool:
+    return output.startswith(f"{dataset}.") and output.endswith(".attributions")
 
 
 def _own_structure(weights: Path, factory: str | None):

@@ -132,6 +132,15 @@ class AttributionParams(Block):
         return self.model_dump(mode="json", exclude={"scheduler"})
 
     @model_validator(mode="after")
+    def _windows_meet(self) -> AttributionParams:
+        if self.occlusion_stride > self.occlusion_window:
+            raise ValueError(
+                f"an occlusion_stride of {self.occlusion_stride} leaves gaps between windows of "
+                f"{self.occlusion_window}: make it no larger than occlusion_window"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _budget_suffices(self) -> AttributionParams:
         if (
             self.budget < 4 * self.superpixels

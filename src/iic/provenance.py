@@ -30,7 +30,11 @@ def code_hash(parts: tuple[str, ...]) -> str:
     return digest.hexdigest()[:16]
 
 
+# what has to be the same in two records of one method's maps
+LIKE = ("parameters", "segments", "model", "data", "train", "precision", "device", "code")
+
+
 def made_like(made: dict) -> dict:
     """What has to be the same in two records of one method's maps: all that determines them; null where a record of an
     older version lacks it."""
-    return {key: made.get(key) for key in ("parameters", "model", "data", "precision", "device", "code")}
+    return {key: made.get(key) for key in LIKE}

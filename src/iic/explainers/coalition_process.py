@@ -24,7 +24,7 @@ LINEAR = 1.0  # prior variance of main effects beyond the kernel's own, in mean 
 UNEXPLAINED = 1e-2  # share of the variance left to interactions without form
 ROUNDS = 2  # the first finds which superpixels are important, given Kernel SHAP's values; the second uses it
 CAUTION = 1.2  # errors are enlarged so much: no game is quite such a process (held by 91-99 % of intervals without)
-LARGEST_BUDGET = 10_000  # masks: half of them make a dense system, whose cost grows with the third power
+ADDITIVE = 1e-9  # what main effects may leave of the largest g for a game without interactions
 NODES = 12  # Gauss-Legendre nodes of the integral over t, which is smooth
 
 
@@ -36,7 +36,9 @@ def process_shapley_values(found: PairedValues, pilot: np.ndarray) -> tuple[np.n
         pilot: float64 (M,), Kernel SHAP's values, which say how strongly each superpixel may interact.
 
     Returns:
-        float64 (M,) and (M,). Every mask used: the pilot itself, which is exact then, and zeros.
+        float64 (M,) and (M,). Every mask used, or a game whose odd part has main effects only: the pilot itself, which
+        is exact then, and zeros. Errors are the process's: of games that are not like one, such as a single AND of many
+        superpixels, 95 % intervals hold the exact value far less often.
     """
     if (found.coalitions.sampled >= 1).all():
         return pilot, np.zeros_like(pilot)
@@ -45,6 +47,8 @@ def process_shapley_values(found: PairedValues, pilot: np.ndarray) -> tuple[np.n
     x = torch.cat([x, torch.ones(1, x.shape[1], dtype=torch.float64)])  # (P + 1, M): the pairs, and all against none
     g = torch.from_numpy(np.append((found.kept - found.others) / 2, total / 2))  # (P + 1,)
     values = torch.from_numpy(pilot)
+    if (g - x @ values / 2).abs().max() <= ADDITIVE * g.abs().max():
+        return pilot, np.zeros_like(pilot)
     for _ in range(ROUNDS):
         posterior = Posterior(x, g, interaction_strengths(values))
         values = posterior.mean()

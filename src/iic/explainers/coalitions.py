@@ -17,6 +17,8 @@ import numpy as np
 
 from iic.errors import UserError
 
+AMPLE, REDRAWS = 4, 50  # pairs for each superpixel from which the regression is as good as always determined
+
 
 @dataclass(frozen=True)
 class Coalitions:
@@ -75,10 +77,20 @@ def draw_coalitions(superpixels: int, budget: int, rng: np.random.Generator, pow
     strata = _strata(m, budget // 2, power)
     stratum = np.repeat(np.arange(len(strata.sizes)), strata.counts)  # of each pair
     masks = _draw(m, strata, stratum, rng)
+    for _ in range(REDRAWS):
+        if len(masks) > AMPLE * m or _determine(masks):
+            break
+        masks = _draw(m, strata, stratum, rng)
     within = np.arange(len(masks)) - (np.cumsum(strata.counts) - strata.counts)[stratum]
     place = (within + rng.random(len(strata.sizes))[stratum]) / strata.counts[stratum]  # in 0..1: strata are mixed
     rows = np.argsort(place, kind="stable")
     return Coalitions(masks[rows], strata.weights[stratum[rows]], strata.sampled[stratum[rows]])
+
+
+def _determine(masks: np.ndarray) -> bool:
+    """Whether pairs of these masks, bool (P, m), and the sum of all values determine the regression."""
+    signs = 2.0 * masks - 1
+    return np.linalg.matrix_rank(np.concatenate([signs, np.ones((1, masks.shape[1]))])) == masks.shape[1]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """The gradient family, through Captum, on the frozen network in float32; many images at once.
 
 Gradients are taken with respect to the normalised pixels (design, section 3: input x gradient multiplies by them), so
-the baseline of integrated gradients and DeepLIFT, zero, is the dataset's mean colour.
+the baseline of integrated gradients and DeepLIFT, zero, is the dataset's mean colour. A network that does not begin
+with the project's `Normalize` is explained from its pixels 0..255 on: the baseline is the mean colour there too, and
+input x gradient multiplies by pixels.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from iic.classifiers.networks import Cast, Normalize, is_chain
 from iic.errors import UserError
+from iic.explainers.graph import SUMS, traced
 from iic.params import AttributionParams
 
 
@@ -25,6 +28,7 @@ class AfterNormalize(nn.Module):
         own = bool(layers) and isinstance(layers[0], Normalize)
         self.normalize = layers[0] if own else nn.Identity()
         self.network = nn.Sequential(*layers[1:]) if own else model
+        self.baseline = torch.zeros(1, 1, 1, 1)  # what the way of integrated gradients and DeepLIFT begins at
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -62,7 +66,9 @@ def integrated_gradients(model: nn.Module, x: Tensor, targets: Tensor, params: A
     from captum.attr import IntegratedGradients
 
     method = IntegratedGradients(model)
-    return _signed(method.attribute(x, target=targets, n_steps=params.gradient_steps, internal_batch_size=len(x)))
+    start = model.baseline.to(x).expand(1, *x.shape[1:])
+    steps = params.gradient_steps
+    return _signed(method.attribute(x, start, targets, n_steps=steps, internal_batch_size=len(x)))
 
 
 def smoothgrad(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionParams) -> Tensor:
@@ -88,7 +94,8 @@ def deeplift(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionPa
 
     with warnings.catch_warnings():  # Captum announces on every call that it sets hooks, and takes them off again
         warnings.filterwarnings("ignore", "Setting forward, backward hooks", UserWarning)
-        return _signed(DeepLift(model).attribute(_leaf(x), target=targets))
+        start = model.baseline.to(x).expand(1, *x.shape[1:])
+        return _signed(DeepLift(model).attribute(_leaf(x), start, targets))
 
 
 def guided_backprop(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionParams) -> Tensor:
@@ -111,13 +118,21 @@ def grad_cam(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionPa
 
 
 def last_spatial(model: nn.Module) -> nn.Module:
-    """The activation behind the last convolution, or that convolution."""
-    modules = [m for m in model.modules() if not list(m.children())]
-    last = max((i for i, m in enumerate(modules) if isinstance(m, nn.Conv2d)), default=None)
-    if last is None:
+    """The activation behind the last convolution that is computed, behind the sum that it goes into if it does; or that
+    convolution."""
+    graph = traced(model)
+    modules = dict(graph.named_modules())
+    convolutions = [n for n in graph.graph.nodes if n.op == "call_module" and isinstance(modules[n.target], nn.Conv2d)]
+    if not convolutions:
         raise UserError("Grad-CAM needs a convolution, and this network has none: leave grad_cam out of IIC_METHODS.")
-    following = modules[last + 1] if last + 1 < len(modules) else None
-    return following if isinstance(following, (nn.ReLU, Cast)) else modules[last]
+    following = next(iter(convolutions[-1].users), None)
+    while following is not None and following.op == "call_function" and following.target in SUMS:
+        following = next(iter(following.users), None)
+    if following is not None and following.op == "call_module":
+        behind = modules[following.target]
+        if isinstance(behind, (nn.ReLU, Cast)):
+            return model.get_submodule(following.target)
+    return model.get_submodule(convolutions[-1].target)
 
 
 GRADIENTS: dict[str, Callable[[nn.Module, Tensor, Tensor, AttributionParams], Tensor]] = {

@@ -26,8 +26,10 @@ class Relevance:
     layers: dict[str, dict[str, Tensor]]
 
     def leak(self) -> Tensor:
-        """Share of the logit that did not arrive at the pixels: (N,)."""
-        return 1 - self.values.flatten(1).sum(1) / self.explained
+        """Share of the logit that did not arrive at the pixels: (N,); 0 of a logit of 0, which hands nothing down."""
+        nothing = self.explained == 0
+        arrived = self.values.flatten(1).sum(1) / torch.where(nothing, 1, self.explained)
+        return torch.where(nothing, 0, 1 - arrived)
 
     def account(self) -> dict[str, Tensor]:
         """Where the logit ended, float64 (N,) each: `input` + `bias` + `epsilon` (the stabilisers) = `logit`.

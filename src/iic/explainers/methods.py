@@ -68,10 +68,18 @@ def explain(
         maps = _control(base, context, images, indices)
     else:
         raise UserError(f"The method '{method}' is derived from another's maps: run the attribution pipeline for it.")
-    finite = np.all([np.isfinite(m.values).all((1, 2)) for m in (maps, maps.twin) if m is not None], axis=0)
+    finite = np.all([_finite(m) for m in (maps, maps.twin) if m is not None], axis=0)
     if not finite.all():
         raise UserError(f"The {method} map of test image {indices[~finite][0]} is not finite: train the model again.")
     return maps
+
+
+def _finite(maps: Maps) -> np.ndarray:
+    """Whether values, errors and numbers of each image are finite: bool (n,)."""
+    found = np.isfinite(maps.values).all((1, 2))
+    if maps.errors is not None:
+        found &= np.isfinite(maps.errors).all((1, 2))
+    return np.all([found, *(np.isfinite(column) for column in maps.numbers.values())], axis=0)
 
 
 def check_network(model: nn.Module, methods: Iterable[str], lrp_rules: Mapping[str, str] | None = None) -> None:
@@ -103,7 +111,6 @@ def _by_library(
     import torch
 
     from iic.explainers.libraries import Explained, captum_occlusion, lime_image, shap_kernel
-    from iic.explainers.windows import Windows
 
     params, forward = context.params, context.forward
     if method not in LIBRARY:
@@ -113,13 +120,18 @@ def _by_library(
     if params.fill not in ("mean", "constant"):
         raise UserError(f"backend 'library' fills with one colour, not with '{params.fill}': set fill to 'mean'.")
 
+    asked = 0
+
     @torch.no_grad()
     def answer(pixels: torch.Tensor) -> torch.Tensor:
+        nonlocal asked
+        asked += len(pixels)
         found = forward.model(pixels.to(forward.device).contiguous(memory_format=torch.channels_last)).float()
         return (found if logits else found.softmax(1)).cpu()
 
-    values = []
-    for image, index, target in zip(images, indices, targets, strict=True):
+    values, forwards = [], np.zeros(len(images))
+    for row, (image, index, target) in enumerate(zip(images, indices, targets, strict=True)):
+        before = asked
         segments = context.segments(image, int(index))
         x = Explained(image, context.fill(image, segments), segments, int(target), answer)
         seed = int(context.draws(int(index), LIBRARY.index(method)).integers(2**31))
@@ -128,9 +140,8 @@ def _by_library(
         else:
             library = lime_image if method == "lime" else shap_kernel
             values.append(library(x, params.budget, seed)[segments])
-    windows = Windows(images.shape[2:], params.occlusion_window, params.occlusion_stride)
-    forwards = float(len(windows) if method == "occlusion" else params.budget)
-    return Maps(np.stack(values).astype(np.float32), None, {"forwards": np.full(len(images), forwards)})
+        forwards[row] = asked - before
+    return Maps(np.stack(values).astype(np.float32), None, {"forwards": forwards})
 
 
 def _relevance(method: str, context: Context, images: np.ndarray, targets: np.ndarray) -> Maps:
@@ -156,6 +167,8 @@ def _gradients(method: str, context: Context, images: np.ndarray, targets: np.nd
 
     model, device = AfterNormalize(context.plain), context.forward.device
     x = model.normalize(torch.from_numpy(images).to(device).float())
+    if isinstance(model.normalize, torch.nn.Identity):  # the mean colour is 0 behind the project's normalisation
+        model.baseline = torch.as_tensor(context.mean, dtype=x.dtype, device=device).view(1, -1, 1, 1)
     maps = functions[method](model, x, torch.from_numpy(targets).to(device), context.params)
     forwards = np.full(len(images), passes(method, context.params))
     return Maps(maps.detach().float().cpu().numpy(), None, {"forwards": forwards})

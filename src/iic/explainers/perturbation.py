@@ -168,7 +168,8 @@ def masked_values(
         chosen, targets = targets[:count, None], targets[count:]
         probability = [] if output == "logit" else [logits.softmax(1).gather(1, chosen)]
         logit = [] if output == "probability" else [logits.gather(1, chosen)]
-        values.append(torch.cat(probability + logit, 1))
+        whole = logits.isfinite().all(1, keepdim=True)  # of all classes, also where one is explained that is finite
+        values.append(torch.where(whole, torch.cat(probability + logit, 1), torch.nan))
     found = torch.cat(values).double().cpu().numpy()  # (rows, 1 or 2)
     return _by_job(found if output == "both" else found[:, 0], jobs, lengths)
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from iic.errors import UserError
 from iic.explainers.attributions import Maps
-from iic.explainers.coalition_process import LARGEST_BUDGET, process_shapley_values
+from iic.explainers.coalition_process import process_shapley_values
 from iic.explainers.context import Context
 from iic.explainers.kernel_shap import PairedValues, shapley_values
 from iic.explainers.lime import draw_masks, lime_coefficients
+from iic.explainers.names import LARGEST_BUDGET
 from iic.explainers.pair_sampling import Estimate, sample_pairs
 from iic.explainers.perturbation import Masks, Perturbed, SuperpixelMasks, masked_values
 from iic.explainers.windows import SmoothMasks, Windows, occlusion_map, rise_map

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from iic.data.images import ImageSet, evenly_spread
+from iic.errors import UserError
 from iic.explainers.attributions import Attributions, select_images
 from iic.explainers.names import RANDOM_WEIGHTS, source_of
 from iic.explainers.segmentation import Segmenter, load_label_map
@@ -70,6 +71,8 @@ def explaining(
         context = context_of(other, train, card, segmenter, context.forward.precision)
     origin = {
         "parameters": segmenter.params.determining(),
+        "segments": segmenter.fingerprint(),
+        "train": card["train"].get("sha256"),  # the mean colour and the 8 bits' scales come from there
         "model": fingerprint(freeze(model)),
         "precision": context.forward.precision,
         "device": context.forward.device,
@@ -117,12 +120,25 @@ def derive_maps(
     """Maps made from stored ones: averaged over superpixels, blurred, their mean. Cost: the source's and their own."""
     from iic.explainers.work import derive_images
 
-    made = {**source.made, "method": method, "derived_from": source_of(method)}
     segmenter = Segmenter(params, own_labels(params, test, project))
+    _check_derivable(source, segmenter, f"{dataset}.{source_of(method)}")
+    made = {**source.made, "parameters": params.determining(), "method": method, "derived_from": source_of(method)}
     folder = _folder(project, dataset, method)
     with counter(f"{dataset}: {method}", "image", len(source.indices)) as tick:
         maps, seconds = derive_images(method, source, test.images, segmenter, params, folder, made=made, tick=tick)
     return maps, _cost(maps, cost["seconds"] + seconds)
+
+
+def _check_derivable(source: Attributions, segmenter: Segmenter, name: str) -> None:
+    """Raise UserError unless the stored maps were made with today's parameters, but for the blur, and superpixels."""
+    before, now = source.made["parameters"], segmenter.params.determining()
+    changed = [key for key in now if key != "blur" and before.get(key) != now[key]]
+    if changed or source.made.get("segments") != segmenter.fingerprint():
+        what = changed[0] if changed else "segments"
+        raise UserError(
+            f"The maps of {name} were made with {what} = {before.get(what)}, and now it is {now[what]} (or its file is "
+            "another): run the attribution pipeline for them, too."
+        )
 
 
 def own_labels(params: AttributionParams, test: ImageSet, project: Path) -> np.ndarray | None:
