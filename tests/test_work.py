@@ -58,6 +58,22 @@ def test_an_interrupted_run_keeps_its_shards_and_ends_in_the_same_bytes(tmp_path
     assert contents(resumed) == contents(whole)
 
 
+def test_a_folder_that_another_run_took_away_is_a_sentence(tmp_path, monkeypatch):
+    from iic.explainers import work
+
+    explain = work.explain_shard
+
+    def moved_at_the_last(method, context, shard, *rest, **options):
+        if shard.number == 2:
+            (unfinished,) = tmp_path.glob(".unfinished-*")
+            unfinished.rename(tmp_path / "saved")
+        return explain(method, context, shard, *rest, **options)
+
+    monkeypatch.setattr(work, "explain_shard", moved_at_the_last)
+    with pytest.raises(UserError, match="was finished and moved by another run of the same command"):
+        run(tmp_path)
+
+
 @pytest.mark.parametrize("method", ["lime", "kernel_shap", "kernel_shap_fast", "occlusion", "rise"])
 def test_both_outputs_at_once_are_the_bytes_of_each_alone(tmp_path, method):
     context, images = make_context()

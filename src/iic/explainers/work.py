@@ -95,6 +95,9 @@ def keep_shards(
 
     Returns:
         the attributions of each output, on disk, and the seconds that making them took, on all workers together.
+
+    Raises:
+        UserError: another run of the same work took the folder away meanwhile.
     """
     works = [folder / f"{UNFINISHED}{work_key(made, indices, targets)}" for folder, made in outputs]
     rows = [slice(start, start + size) for start in range(0, len(indices), size)]
@@ -104,6 +107,11 @@ def keep_shards(
         for work, kept in zip(works, (maps, maps.twin)[: len(works)], strict=True):
             write_whole(work / f"{n:05d}{SECONDS}", lambda file, s=seconds: file.write(f"{s}".encode()))
             write_shard(work, n, indices[rows[n]], targets[rows[n]], kept)
+    if gone := [work for work in works if not all(is_finished(work, n) for n in range(len(rows)))]:
+        raise UserError(
+            f"{gone[0]} was finished and moved by another run of the same command: wait for that run, then call this "
+            "one again with --only-missing-outputs."
+        )
     seconds = sum(float((works[0] / f"{n:05d}{SECONDS}").read_text()) for n in range(len(rows)))
     for work, (_, made) in zip(works, outputs, strict=True):
         write_index(work, len(rows), made)
