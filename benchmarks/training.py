@@ -169,7 +169,7 @@ def main() -> None:
     every = [f"{dataset}:{seed}" for dataset in ("digits", "shapes", "mnist", "cifar10") for seed in range(3)]
     parser.add_argument("--runs", nargs="*", default=every, help="dataset:seed, one of cifar10 at least")
     parser.add_argument("--plain-minutes", type=float, default=600)
-    parser.add_argument("--short-epochs", type=int, default=SHORT_EPOCHS, help="of the recipe that is to reach 93 %")
+    parser.add_argument("--short-epochs", type=int, default=SHORT_EPOCHS, help="of the recipe that is to reach 93 %%")
     parser.add_argument("--vgg-batches", type=int, default=10)
     arguments = parser.parse_args()
     runs = [(dataset, int(seed)) for dataset, _, seed in (run.partition(":") for run in arguments.runs)]
