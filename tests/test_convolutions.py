@@ -120,6 +120,7 @@ def test_every_posterior_takes_filters_and_answers_as_its_draws_do(kind, tmp_pat
     low = inference.sample_logits(found, images, 4, seed=2, dtype=torch.bfloat16)
     torch.testing.assert_close(low, expected, atol=0.05, rtol=0.05)
     assert not torch.equal(expected[0], expected[1])
+    assert inference.sample_logits(found, images[:0], 4, seed=2).shape == (4, 0, 3)
     torch.save(found.state_dict(), tmp_path / "posterior.pt")
     again = posteriors.from_state_dict(torch.load(tmp_path / "posterior.pt", weights_only=True))
     assert torch.equal(vector(again.state_dict()), vector(found.state_dict()))

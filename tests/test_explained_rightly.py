@@ -10,7 +10,7 @@ from torch import nn
 
 from iic.checks import check_explaining, check_parameters
 from iic.classifiers.inference import freeze
-from iic.classifiers.networks import Normalize, build_network
+from iic.classifiers.networks import Normalize, Residual, build_network
 from iic.classifiers.precision import Forward
 from iic.data.images import ImageSet
 from iic.errors import UserError
@@ -84,7 +84,8 @@ def test_grad_cam_looks_behind_the_sum(first):
     assert last_spatial(model) is model.behind
     chain = build_network([0.0], [1.0], widths=(4, 4, 4), depth=3, residual=True).eval()
     frozen = freeze(chain)
-    assert isinstance(last_spatial(frozen), nn.ReLU)
+    last = max(number for number, layer in enumerate(frozen) if isinstance(layer, Residual))
+    assert isinstance(frozen[last + 1], nn.ReLU) and last_spatial(frozen) is frozen[last + 1]
 
 
 def test_a_logit_of_zero_has_no_leak_and_a_number_that_is_none_names_its_image(images, monkeypatch):
@@ -156,11 +157,9 @@ def test_the_smallest_budget_always_determines_the_values(m):
 
 @pytest.mark.parametrize("method", ["lime", "kernel_shap", "occlusion"])
 def test_the_librarys_forwards_are_those_that_it_made(images, method):
-    model, seen = layers(), []
-    model.register_forward_hook(lambda _module, given, _out: seen.append(len(given[0])))
-    ours = context(model, backend="library", occlusion_window=6, occlusion_stride=5)
+    seen = []
+    ours = context(layers(), backend="library", occlusion_window=6, occlusion_stride=5)
     ours.forward.model.register_forward_hook(lambda _module, given, _out: seen.append(len(given[0])))
-    seen.clear()
     maps = explain(method, ours, images, *WHICH)
     assert maps.numbers["forwards"].sum() == sum(seen) > 0
 
@@ -181,7 +180,7 @@ def test_what_a_method_cannot_do_is_said_before_any_work():
         check(["lime", "lrp_superpixel"], backend="library")
     with pytest.raises(UserError, match="fills with one colour, not with 'blur'"):
         check(["lime"], backend="library", fill="blur")
-    with pytest.raises(UserError, match="kernel_shap_fast takes 10000 masks at most"):
+    with pytest.raises(UserError, match="kernel_shap_fast takes a budget of 10000 masks at most, not 10001"):
         check(["kernel_shap_fast"], budget=10001)
     with pytest.raises(UserError, match=r"There is no file .*nowhere\.npy"):
         check(["lime"], segments="nowhere.npy")

@@ -18,7 +18,7 @@ def explained():
     torch.manual_seed(0)
     model = build_network([120.0, 110.0, 100.0], [60.0, 60.0, 60.0], widths=(4, 8, 8))
     nn.init.normal_(model[-1].weight)
-    network = AfterNormalize(freeze(model))
+    network = AfterNormalize(freeze(model), torch.tensor([120.0, 110.0, 100.0]))
     x = network.normalize(torch.randint(0, 256, (5, 3, 32, 32)).float())
     return network, x, network(x).argmax(1)
 
@@ -76,7 +76,7 @@ def test_smoothgrad_is_captums_but_for_the_draws(explained):
 
 def test_on_a_linear_network_every_method_knows_the_answer():
     torch.manual_seed(0)
-    model = AfterNormalize(nn.Sequential(nn.Flatten(), nn.Linear(48, 3)))
+    model = AfterNormalize(nn.Sequential(nn.Flatten(), nn.Linear(48, 3)), torch.zeros(3))
     x, targets = torch.rand(2, 3, 4, 4), torch.tensor([2, 0])
     weights = model.network[-1].weight[targets].view(2, 3, 4, 4)
     for name in ("gradient", "smoothgrad", "guided_backprop"):

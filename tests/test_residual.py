@@ -136,7 +136,7 @@ def test_grad_cam_looks_at_the_last_sums_relu(network):
     (slopes,) = torch.autograd.grad(model[-3:](last)[torch.arange(4), targets].sum(), last)
     coarse = (last * slopes.mean((2, 3), keepdim=True)).sum(1, keepdim=True).relu()
     expected = F.interpolate(coarse, (32, 32), mode="bilinear", align_corners=False)[:, 0].detach()
-    after = AfterNormalize(model)
+    after = AfterNormalize(model, torch.tensor([120.0, 110.0, 100.0]))
     found = grad_cam(after, after.normalize(images), targets, AttributionParams())
     torch.testing.assert_close(found.detach(), expected, atol=1e-5, rtol=1e-4)
 

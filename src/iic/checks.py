@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from iic.data.loading import check_source, first_shape
 from iic.errors import UserError
-from iic.explainers.names import LARGEST_BUDGET, LIBRARY, LRP_COMPOSITES, RANDOM_WEIGHTS, SAMPLED, base_of
+from iic.explainers.names import RANDOM_WEIGHTS, base_of
+from iic.explainers.possible import check_possible
 from iic.params import AttributionParams, BayesianParams, Block, DataParams, EvaluationParams, TrainingParams
 from iic.shipped import FOLDER, check_shipped, load_shipped
 
@@ -113,26 +114,8 @@ def check_explaining(blocks: dict[str, dict[str, Block]], methods: Iterable[str]
                 f"{name}.attribution.occlusion_window is {params.occlusion_window}, and its images have "
                 f"{min(shape[1:])} pixels a side: make it smaller."
             )
-        if "kernel_shap_fast" in bases and params.budget > LARGEST_BUDGET and params.backend == "own":
-            raise UserError(
-                f"{name}.attribution.budget is {params.budget}, and kernel_shap_fast takes {LARGEST_BUDGET} masks at "
-                "most: use kernel_shap."
-            )
-        if params.backend == "library":
-            _check_library(name, params, bases)
-
-
-def _check_library(name: str, params: AttributionParams, bases: set[str]) -> None:
-    absent = sorted(base for base in bases if base in (*SAMPLED, *LRP_COMPOSITES) and base not in LIBRARY)
-    if absent:
-        raise UserError(
-            f"{name}.attribution.backend 'library' has no '{absent[0]}': it runs {', '.join(LIBRARY)}; leave the "
-            "others out of IIC_METHODS."
-        )
-    if params.fill not in ("mean", "constant") and bases & set(LIBRARY):
-        raise UserError(
-            f"{name}.attribution.backend 'library' fills with one colour, not with '{params.fill}': set fill to 'mean'."
-        )
+        for base in sorted(bases):
+            check_possible(base, params)
 
 
 def is_own(training: TrainingParams) -> bool:

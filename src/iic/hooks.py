@@ -86,7 +86,9 @@ class ProjectHooks:
         self._hashes: dict[Path, str] = {}
 
     def _check_same_network(self, dataset: str, catalog) -> None:
-        """Raise UserError if the newest network is from elsewhere than this run's parameters say."""
+        """Raise UserError if the newest network, if there is one, is from elsewhere than this run's parameters say."""
+        if not catalog.exists(f"{dataset}.model"):
+            return
         record = record_path(Path(catalog[f"{dataset}.model"]._get_load_path()))
         if not record.exists():
             return

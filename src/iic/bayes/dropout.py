@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from iic.bayes import network
 from iic.bayes.point import fit_point, require_normal_prior
 from iic.bayes.record import UNRECORDED, Learnt, Record, draw_generator
 from iic.bayes.settings import Settings
@@ -47,7 +48,7 @@ class Dropout(Learnt):
         for _ in range(n_samples):
             weights = dict(self.loc)
             for name, weight in self.loc.items():
-                if name.endswith("weight") and name != "layer0.weight" and weight.ndim == 2:
+                if network.is_masked(name, weight):
                     kept = torch.rand(weight.shape[1], generator=generator) >= self.rate  # (units of the layer below,)
                     weights[name] = weight * (kept / (1 - self.rate))
             yield weights

@@ -5,6 +5,7 @@ Pyro is needed to learn only; a posterior is plain tensors, and sampling from it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -168,9 +169,9 @@ def sample_logits(
 def _inputs(posterior: Learnt, raw: Tensor) -> Tensor:
     """What the first layer sees of raw images or features, float32 (N, F); a UserError for those of another kind."""
     of_pixels = not posterior.of_features
-    fits, length = is_images(raw) if of_pixels else is_features(raw), raw[:1].numel()
-    wanted = network.wanted_inputs(posterior.shapes, length) if fits else network.wanted_inputs(posterior.shapes, 0)
-    if not fits or wanted is not None:
+    fits = is_images(raw) if of_pixels else is_features(raw)
+    wanted = network.wanted_inputs(posterior.shapes, math.prod(raw.shape[1:]) if fits else 0)
+    if wanted is not None:
         kind = "uint8 images (N, C, H, W)" if of_pixels else "float features (N, F)"
         raise UserError(f"This Bayesian network needs {kind} of {wanted} each, not {raw.dtype} {tuple(raw.shape)}.")
     return network.normalise(raw, posterior.pixel_mean, posterior.record.unit)

@@ -133,6 +133,11 @@ def transposed(flow: Tensor, weight: Tensor, length: int) -> Tensor:
     return F.conv_transpose2d(maps, weight, stride=STRIDE, output_padding=unseen).flatten(1)
 
 
+def is_masked(name: str, weight: Tensor) -> bool:
+    """Whether dropout masks what these numbers are multiplied by: a dense layer's weights, behind another layer."""
+    return name.endswith("weight") and name != "layer0.weight" and weight.ndim == 2
+
+
 def hidden_layers(weights: Mapping[str, Tensor], inputs: Tensor, layers: Iterable[int], dropout: float = 0.0) -> Tensor:
     """What hidden layers of these numbers, one after the other, make of what the first of them sees: (N, units).
 

@@ -122,8 +122,8 @@ def _point(
         penalty = torch.zeros(())
         for name, weight in weights.items():
             # a weight that a mask zeroes has a variance: the prior is asked about the masked ones
-            masked = name.endswith("weight") and name != "layer0.weight" and weight.ndim == 2
-            variance = weight.square() * (dropout / (1 - dropout)) if masked and dropout else 0.0
+            masked = dropout and network.is_masked(name, weight)
+            variance = weight.square() * (dropout / (1 - dropout)) if masked else 0.0
             penalty = penalty + prior.cross_entropy(weight, variance, weight)
         return network.logits(weights, inputs, dropout), penalty
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -106,24 +105,24 @@ def varied_network(source: str, posterior: Learnt) -> str:
 
 
 def with_last_layer(model: nn.Sequential, weights: Mapping[str, Tensor], mean: float, unit: float) -> nn.Sequential:
-    """A copy of a frozen network with one posterior sample of its last layer, which sees features / unit - mean."""
+    """A frozen network's layers, with one posterior sample of the last one, which sees features / unit - mean."""
     weight = weights["layer0.weight"]
     last = nn.Linear(weight.shape[1], weight.shape[0])
     last.load_state_dict({"weight": weight / unit, "bias": weights["layer0.bias"] - mean * weight.sum(1)})
-    return nn.Sequential(*copy.deepcopy(model)[:-1], last).eval().requires_grad_(False)
+    return nn.Sequential(*model[:-1], last).eval().requires_grad_(False)
 
 
 def as_network(weights: Mapping[str, Tensor], pixel_mean: float, channels: int) -> nn.Sequential:
     """One posterior sample as a network that every explainer takes: logits (N, classes) of pixels 0..255."""
     layers: list[nn.Module] = [Normalize([255 * pixel_mean] * channels, [255.0] * channels)]
-    names = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")]
+    names, flat = [name.removesuffix(".weight") for name in weights if name.endswith(".weight")], False
     for name in names:
         weight = weights[f"{name}.weight"]
-        if weight.ndim == 4:
-            layer = nn.Conv2d(weight.shape[1], weight.shape[0], KERNEL, STRIDE)
-        else:
-            layers += [] if any(isinstance(one, nn.Flatten) for one in layers) else [nn.Flatten()]
-            layer = nn.Linear(weight.shape[1], weight.shape[0])
+        outputs, inputs = weight.shape[:2]
+        if weight.ndim == 2 and not flat:
+            layers.append(nn.Flatten())
+            flat = True
+        layer = nn.Linear(inputs, outputs) if flat else nn.Conv2d(inputs, outputs, KERNEL, STRIDE)
         layer.load_state_dict({"weight": weight, "bias": weights[f"{name}.bias"]})
         layers += [layer, nn.ReLU()]
     return nn.Sequential(*layers[:-1]).eval().requires_grad_(False)

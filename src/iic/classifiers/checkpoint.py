@@ -37,23 +37,23 @@ class Checkpoint:
         text = json.dumps({**made_from, "torch": torch.__version__, "format": 3}, sort_keys=True, default=str)
         self.key = hashlib.sha256(text.encode()).hexdigest()
         self.earlier_seconds, self._start = 0.0, time.perf_counter()
-        saved = self._saved()
+        saved = self._saved(mmap=True)  # its tensors are not looked at
         self.dtype: str | None = None if saved is None else saved["dtype"]
 
     def load(self) -> dict[str, Any] | None:
         """The state after the last whole epoch; None if there is none, or it is of another training or damaged."""
-        saved = self._saved(log.warning)
+        saved = self._saved(say=log.warning)
         if saved is None:
             return None
         self.earlier_seconds = saved["seconds"]
         return saved["state"]
 
-    def _saved(self, say: Callable[..., object] = log.debug) -> dict[str, Any] | None:
+    def _saved(self, *, say: Callable[..., object] = log.debug, mmap: bool = False) -> dict[str, Any] | None:
         """The file's content; None where a new training is the way out, which overwrites the file."""
         if not self.path.exists():
             return None
         try:
-            saved = torch.load(self.path, map_location="cpu", weights_only=True)
+            saved = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mmap)
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
             say("%s cannot be read (%s): the training begins anew.", self.path, type(error).__name__)
             return None

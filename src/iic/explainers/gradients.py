@@ -20,15 +20,20 @@ from iic.params import AttributionParams
 
 
 class AfterNormalize(nn.Module):
-    """The network from its normalised pixels on; any other network as it is."""
+    """The network from its normalised pixels on; any other network as it is.
 
-    def __init__(self, model: nn.Module) -> None:
+    Attributes:
+        normalize: makes of pixels 0..255 what the network takes.
+        baseline: the mean colour `mean`, float32 (C,) in pixel units, behind that: (1, C, 1, 1).
+    """
+
+    def __init__(self, model: nn.Module, mean: Tensor) -> None:
         super().__init__()
         layers = list(model) if is_chain(model) else []
         own = bool(layers) and isinstance(layers[0], Normalize)
         self.normalize = layers[0] if own else nn.Identity()
         self.network = nn.Sequential(*layers[1:]) if own else model
-        self.baseline = torch.zeros(1, 1, 1, 1)  # what the way of integrated gradients and DeepLIFT begins at
+        self.baseline = self.normalize(mean.view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -66,7 +71,7 @@ def integrated_gradients(model: nn.Module, x: Tensor, targets: Tensor, params: A
     from captum.attr import IntegratedGradients
 
     method = IntegratedGradients(model)
-    start = model.baseline.to(x).expand(1, *x.shape[1:])
+    start = model.baseline.expand(1, *x.shape[1:])
     steps = params.gradient_steps
     return _signed(method.attribute(x, start, targets, n_steps=steps, internal_batch_size=len(x)))
 
@@ -94,7 +99,7 @@ def deeplift(model: nn.Module, x: Tensor, targets: Tensor, params: AttributionPa
 
     with warnings.catch_warnings():  # Captum announces on every call that it sets hooks, and takes them off again
         warnings.filterwarnings("ignore", "Setting forward, backward hooks", UserWarning)
-        start = model.baseline.to(x).expand(1, *x.shape[1:])
+        start = model.baseline.expand(1, *x.shape[1:])
         return _signed(DeepLift(model).attribute(_leaf(x), start, targets))
 
 

@@ -17,7 +17,7 @@ UNCHANGED = (Normalize, Cast, nn.ReLU, nn.Dropout, nn.Identity)
 WEIGHTED = (nn.Conv2d, nn.Linear)
 AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 LAYERS = (*UNCHANGED, *WEIGHTED, *AVERAGES, nn.MaxPool2d, nn.Flatten)
-RULES = {  # what a method has a rule for, or needs none, as Captum has them; Grad-CAM looks at one layer only
+HAS_RULES = {  # what a method has a rule for, or needs none, as Captum has them; Grad-CAM looks at one layer only
     "guided_backprop": LAYERS,
     "deeplift": (*LAYERS, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus),
 }
@@ -81,7 +81,7 @@ def check_hooks(model: nn.Module, method: str) -> None:
             raise UserError(
                 f"{method} needs layers that are modules, and this network calls {name_of(node)}: {WAY_OUT}"
             )
-        if node.op == "call_module" and method in RULES and not isinstance(modules[node.target], RULES[method]):
+        if node.op == "call_module" and method in HAS_RULES and not isinstance(modules[node.target], HAS_RULES[method]):
             raise UserError(
                 f"{method} has no rule for layer {node.target} ({type(modules[node.target]).__name__}): {WAY_OUT}"
             )

@@ -23,6 +23,7 @@ from iic.explainers.names import (
     SAMPLED,
     base_of,
 )
+from iic.explainers.possible import by_library, check_possible
 
 if TYPE_CHECKING:
     from torch import nn
@@ -50,7 +51,8 @@ def explain(
     if method not in METHODS:
         raise UserError(f"Unknown method '{method}': choose from {', '.join(METHODS)}.")
     base = method.removesuffix(LOGIT).removesuffix(RANDOM_WEIGHTS)
-    if context.params.backend == "library" and (base in SAMPLED or base in LRP_COMPOSITES):
+    check_possible(base, context.params)
+    if by_library(base, context.params):
         maps = _by_library(base, context, images, indices, targets, logits=method.endswith(LOGIT))
         if twin:
             maps = replace(maps, twin=_by_library(base, context, images, indices, targets, logits=True))
@@ -113,13 +115,6 @@ def _by_library(
     from iic.explainers.libraries import Explained, captum_occlusion, lime_image, shap_kernel
 
     params, forward = context.params, context.forward
-    if method not in LIBRARY:
-        raise UserError(
-            f"backend 'library' has no '{method}': it runs {', '.join(LIBRARY)}; take the others with backend 'own'."
-        )
-    if params.fill not in ("mean", "constant"):
-        raise UserError(f"backend 'library' fills with one colour, not with '{params.fill}': set fill to 'mean'.")
-
     asked = 0
 
     @torch.no_grad()
@@ -165,10 +160,9 @@ def _gradients(method: str, context: Context, images: np.ndarray, targets: np.nd
     from iic.explainers.gradients import GRADIENTS as functions
     from iic.explainers.gradients import AfterNormalize, passes
 
-    model, device = AfterNormalize(context.plain), context.forward.device
+    device = context.forward.device
+    model = AfterNormalize(context.plain, torch.as_tensor(context.mean, dtype=torch.float32, device=device))
     x = model.normalize(torch.from_numpy(images).to(device).float())
-    if isinstance(model.normalize, torch.nn.Identity):  # the mean colour is 0 behind the project's normalisation
-        model.baseline = torch.as_tensor(context.mean, dtype=x.dtype, device=device).view(1, -1, 1, 1)
     maps = functions[method](model, x, torch.from_numpy(targets).to(device), context.params)
     forwards = np.full(len(images), passes(method, context.params))
     return Maps(maps.detach().float().cpu().numpy(), None, {"forwards": forwards})

@@ -29,7 +29,6 @@ GRADIENTS = (
 )
 HOOKED = ("deeplift", "guided_backprop", "grad_cam")  # look at modules, not only at outputs and gradients
 CONTROLS = ("random", "random_superpixels", "sobel", "contrast", "centre")
-LARGEST_BUDGET = 10_000  # of kernel_shap_fast: half of them make a dense system, whose cost grows with the third power
 LIBRARY = ("lime", "kernel_shap", "occlusion")  # what backend "library" runs; the gradients are Captum's anyway
 SUPERPIXEL_METHODS = ("lime", "kernel_shap", "kernel_shap_fast")  # one value for each superpixel
 

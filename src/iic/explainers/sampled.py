@@ -8,13 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from iic.errors import UserError
 from iic.explainers.attributions import Maps
 from iic.explainers.coalition_process import process_shapley_values
 from iic.explainers.context import Context
 from iic.explainers.kernel_shap import PairedValues, shapley_values
 from iic.explainers.lime import draw_masks, lime_coefficients
-from iic.explainers.names import LARGEST_BUDGET
 from iic.explainers.pair_sampling import Estimate, sample_pairs
 from iic.explainers.perturbation import Masks, Perturbed, SuperpixelMasks, masked_values
 from iic.explainers.windows import SmoothMasks, Windows, occlusion_map, rise_map
@@ -106,17 +104,7 @@ def kernel_shap(group: Group) -> Maps:
 
 
 def kernel_shap_fast(group: Group) -> Maps:
-    """Shapley values by a process that knows how superpixels interact (`iic.explainers.coalition_process`).
-
-    Raises:
-        UserError: a budget of more masks than the process can be solved for.
-    """
-    budget = group.context.params.budget
-    if budget > LARGEST_BUDGET:
-        raise UserError(
-            f"kernel_shap_fast takes a budget of {LARGEST_BUDGET} masks at most, not {budget}: with so many, "
-            "use kernel_shap."
-        )
+    """Shapley values by a process that knows how superpixels interact (`iic.explainers.coalition_process`)."""
     return _shapley_maps(group, _by_process)
 
 

@@ -34,7 +34,10 @@ class Segmenter:
         """sha256 of a user's own labels; None without any."""
         if self.labels is None:
             return None
-        return hashlib.sha256(f"{self.labels.dtype} {self.labels.shape}".encode() + self.labels.tobytes()).hexdigest()
+        digest = hashlib.sha256(f"{self.labels.dtype} {self.labels.shape}".encode())
+        for row in self.labels:  # of an image, or an image: the file is never in memory
+            digest.update(np.ascontiguousarray(row))
+        return digest.hexdigest()
 
 
 def superpixels(kind: str, image: np.ndarray, count: int, compactness: float) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -41,7 +40,7 @@ def train_bayesian(
         # a file of before the record said it may have a card that does
         part = posterior.record.held_out or part_of(shipped.get("held_out", {}))
         return with_part(posterior, part if shipped["train_sha256"] == card["train"]["sha256"] else ())
-    return _fit([params.posterior], params, training, train, dataset, model)[params.posterior]
+    return _fit([params.posterior], params, training, train, dataset, model, {})[params.posterior]
 
 
 def train_references(
@@ -84,8 +83,9 @@ def _fit(
     train: ImageSet,
     dataset: str,
     model: Any,
-    rates: Mapping[str, float] = MappingProxyType({}),
+    rates: Mapping[str, float],
 ) -> dict[str, Any]:
+    """Posteriors by kind; `rates` has the learning rates of those that have one of their own."""
     from iic.bayes import posteriors
 
     if not kinds:
