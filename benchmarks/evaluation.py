@@ -3,8 +3,10 @@
     make bench-evaluation ARGS="--datasets mnist --images 200"
 
 First the estimate: forwards of headline and matrix for one method on this machine, and for all that a strict study
-judges, times the seconds of a forward (asked for: at most 60 minutes a dataset). Then it is measured, with the
-explained network as both judges (another network of its kind costs the same):
+judges, times the seconds of a forward in each precision (asked for: at most 60 minutes a dataset). Which one a judge
+gets is chosen when it is trained, by the classes that it names on masked images, and may be float32: the estimate has
+a line for each. Judges' training, properties, leakage and the maps themselves are not in it. Then it is measured, with
+the explained network as both judges (another network of its kind and precision costs the same):
 
 - the matrix without ROAD over the pure frozen forward of as many images, side by side (asked for: at most 1.15);
 - ROAD's cells, whose systems have to be solved, on a row of their own;
@@ -21,6 +23,7 @@ import torch
 from setting import Setting, forwards_alone, seconds
 from torch import nn
 
+from iic.classifiers.inference import can_cast, freeze
 from iic.evaluation.fills import FILLS, Fills
 from iic.evaluation.outcomes import EXPLAINED, JUDGES, Cell, headline_cells, judge_maps, matrix_cells
 from iic.explainers.attributions import Attributions
@@ -65,15 +68,8 @@ def bench(dataset: str, arguments: argparse.Namespace) -> None:
     pixels = torch.from_numpy(setting.test.images[np.resize(indices, batch)]).float()
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     forwards_alone(fast.model, pixels, 10 * batch)
-    one = seconds(lambda: forwards_alone(fast.model, pixels, 10 * batch)) / (10 * batch)
-    cells, test = matrix_cells(params), len(setting.test)
-    counts = {"headline": len(headline_cells(params)) * test, "matrix": len(cells) * min(params.matrix_images, test)}
-    print(f"{dataset}, {fast.precision}: a forward takes {one * 1e6:.0f} µs; estimate for one method:", end=" ")
-    print(", ".join(f"{name} {n:,} forwards, {n * one / 60:.1f} min" for name, n in counts.items()))
-    minutes = sum(counts.values()) * one / 60 * len(STUDY)
-    print(
-        f"{dataset}: for the {len(STUDY)} methods of a strict study {minutes:.0f} min on the whole test set", flush=True
-    )
+    cells = matrix_cells(params)
+    _estimate(dataset, setting, pixels, len(headline_cells(params)), len(cells) * params.matrix_images)
     for name, some in (("matrix without ROAD", [c for c in cells if c.fill != "road"]),
                        ("ROAD's cells", [c for c in cells if c.fill == "road"])):  # fmt: skip
         count = len(some) * len(indices)
@@ -87,6 +83,32 @@ def bench(dataset: str, arguments: argparse.Namespace) -> None:
         whole, alone = np.median(pairs, axis=0)
         print(f"{dataset}: {name}: {whole:.2f} s, {count:,} forwards alone {alone:.2f} s, ratio {whole / alone:.3f}")
     _beside_quantus(dataset, setting, maps, arguments)
+
+
+def _estimate(dataset: str, setting: Setting, pixels: torch.Tensor, headline: int, matrix: int) -> None:
+    """What judging one method, and a strict study, takes if all judges have this precision or that one.
+
+    Args:
+        dataset: its name.
+        setting: the network.
+        pixels: a batch.
+        headline: cells, each of the whole test set.
+        matrix: forwards of one method.
+    """
+    device = setting.context.forward.device
+    models = {"float32": setting.context.plain, setting.context.forward.precision: setting.context.forward.model}
+    if can_cast(setting.context.plain):
+        models["bfloat16"] = freeze(setting.model, torch.bfloat16).to(device)
+    counts = {"headline": headline * len(setting.test), "matrix": matrix}
+    for precision, model in models.items():
+        one = seconds(lambda m=model: forwards_alone(m, pixels, 4 * len(pixels))) / (4 * len(pixels))
+        by_part = ", ".join(f"{name} {n:,} forwards, {n * one / 60:.1f} min" for name, n in counts.items())
+        minutes = sum(counts.values()) * one / 60 * len(STUDY)
+        print(
+            f"{dataset}, judges in {precision}: a forward takes {one * 1e6:.0f} µs; for one method {by_part}; for the "
+            f"{len(STUDY)} methods of a strict study {minutes:.0f} min on the whole test set",
+            flush=True,
+        )
 
 
 def _beside_quantus(dataset: str, setting: Setting, maps: Attributions, arguments: argparse.Namespace) -> None:

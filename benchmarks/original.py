@@ -2,6 +2,7 @@
 
     make bench-original                                            # mnist and cifar10, 1,000 images
     make bench-original ARGS="--datasets mnist --images 100 --budget 200"
+    make bench-original ARGS="--datasets cifar10 --shared-maps"    # leaves out rows that need maps of their own
 
 Accuracy against the true label when the most important pixels are kept, with Wilson's 95 % interval over images (draws
 are averaged first). The networks are the shipped ones, not the study's: what is compared is what a shortcut does to a
@@ -16,7 +17,7 @@ from dataclasses import replace
 from setting import Setting
 
 from iic.evaluation.fills import Fills
-from iic.evaluation.original import PUBLISHED, STUDY, Measured, Variant, measure, variants
+from iic.evaluation.original import MADE_BY, PUBLISHED, STUDY, Measured, Variant, measure, variants
 from iic.evaluation.statistics import wilson_interval
 from iic.progress import bar
 
@@ -30,6 +31,16 @@ def published(dataset: str, method: str) -> str:
     """The study's number."""
     value = PUBLISHED[dataset][method]
     return "not readable" if value is None else f"{value:.3f}"
+
+
+def sharing_methods(variant: Variant, first: Variant) -> tuple[str, ...]:
+    """The methods whose maps are made as in the first row."""
+    return tuple(
+        method
+        for method in variant.methods
+        if variant.shortcuts.selection == first.shortcuts.selection
+        and all(getattr(variant.shortcuts, name) == getattr(first.shortcuts, name) for name in MADE_BY[method])
+    )
 
 
 def cell(found: Measured | None) -> str:
@@ -59,11 +70,15 @@ def main() -> None:
     parser.add_argument("--datasets", nargs="+", choices=PUBLISHED, default=list(PUBLISHED))
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--budget", type=int, default=1000, help="forwards an image of LIME and Kernel SHAP")
+    parser.add_argument("--shared-maps", action="store_true", help="only the rows that use the first row's maps")
     arguments = parser.parse_args()
     for dataset in arguments.datasets:
         setting = Setting.load(dataset)
         params = setting.context.params.model_copy(update={"budget": arguments.budget})
         wanted = variants(setting.test.images.shape[1:])
+        if arguments.shared_maps:
+            wanted = [replace(variant, methods=sharing_methods(variant, wanted[0])) for variant in wanted]
+            wanted = [variant for variant in wanted if variant.methods]
         fills = Fills(setting.context.mean, setting.train.images)
         progress = bar(f"{dataset}: shortcuts", "group")
         context = replace(setting.context, params=params)

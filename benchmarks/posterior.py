@@ -22,6 +22,7 @@ from setting import seconds
 
 from iic.bayes import network
 from iic.bayes.inference import Posterior, sample_probabilities
+from iic.bayes.sizes import Size, layer_sizes, units
 from iic.bayes.uncertainty import uniform_noise
 from iic.classifiers.inference import best_dtype
 from iic.progress import bar
@@ -29,14 +30,14 @@ from iic.progress import bar
 SHAPE, CLASSES, SCALE = (1, 28, 28), 10, 0.02  # of an image; of the weights
 
 
-def sizes_of(name: str) -> tuple[network.Size, ...]:
+def sizes_of(name: str) -> tuple[Size, ...]:
     """Layers of a network as they are named on the command line."""
     filters, _, hidden = name.rpartition("/")
     filters, hidden = ([int(count) for count in part.split(",") if count] for part in (filters, hidden))
-    return network.layer_sizes(SHAPE, filters, hidden, CLASSES)
+    return layer_sizes(SHAPE, filters, hidden, CLASSES)
 
 
-def random_posterior(sizes: tuple[network.Size, ...]) -> Posterior:
+def random_posterior(sizes: tuple[Size, ...]) -> Posterior:
     """Means as training starts with them, and as uncertain as training might leave them."""
     torch.manual_seed(0)
     loc = network.initial_means(sizes)
@@ -44,11 +45,11 @@ def random_posterior(sizes: tuple[network.Size, ...]) -> Posterior:
     return Posterior(loc, scale, 0.5, torch.zeros(1))
 
 
-def operations(sizes: tuple[network.Size, ...]) -> int:
+def operations(sizes: tuple[Size, ...]) -> int:
     """Floating-point operations for one image and sample."""
     shapes = network.weight_shapes(sizes)
     weights = [math.prod(shape[1:]) for name, shape in shapes.items() if name.endswith("weight")]
-    return 2 * sum(network.units(size) * inputs for size, inputs in zip(sizes[1:], weights, strict=True))
+    return 2 * sum(units(size) * inputs for size, inputs in zip(sizes[1:], weights, strict=True))
 
 
 def bench(name: str, dtypes: list[torch.dtype], samples: int, images) -> list[str]:

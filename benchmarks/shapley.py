@@ -5,7 +5,8 @@
 Relative L2 and top-fifth overlap, twice: against a converged float32 reference (`--reference` forwards, paired) on the
 superpixels that a run uses; and against exact values, every mask of a grid of 12 superpixels, with the same forward, so
 that the error is that of drawing masks alone. There it is also counted how often 95 % intervals hold the exact value.
-`--split train` shows training images: what choices are made on.
+`--split train` shows training images: what choices are made on. `--same-forward` makes the reference with the fast
+forward that all of them are given: then the first table, too, is of drawing masks alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from iic.explainers.methods import explain
 from iic.explainers.segmentation import Segmenter
 from iic.progress import bar
 
-POWERS = (0.0, 1.0)  # sizes by leverage, and by the kernel
+POWERS = (0.0, 1.0)  # sizes by leverage, and by the kernel: the default of --powers
 METHODS = ("kernel_shap", "kernel_shap_fast")
 EXACT = 12  # superpixels: 4,096 masks
 NORMAL = 1.959964  # 95 %
@@ -66,6 +67,8 @@ def main() -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=[64, 128, 256, 512, 1024, 2048, 4096])
     parser.add_argument("--reference", type=int, default=32000)
     parser.add_argument("--peers", nargs="*", default=list(SHAPLEY))
+    parser.add_argument("--powers", type=float, nargs="+", default=POWERS)
+    parser.add_argument("--same-forward", action="store_true")
     parser.add_argument("--split", choices=["train", "test"], default="test")
     parser.add_argument("--exact-images", type=int, default=60)
     parser.add_argument("--exact-draws", type=int, default=4)
@@ -78,10 +81,11 @@ def main() -> None:
     segments = [setting.context.segments(setting.test.images[i], int(i)) for i in indices]
     print(f"{setting.dataset}: {setting.context.forward.precision}, {arguments.images} images, "
           f"{np.mean([s.max() + 1 for s in segments]):.1f} superpixels", flush=True)  # fmt: skip
-    truth = setting.float32().values("kernel_shap", indices, targets, budget=arguments.reference, seed=12345)
+    exact = setting if arguments.same_forward else setting.float32()
+    truth = exact.values("kernel_shap", indices, targets, budget=arguments.reference, seed=12345)
     rows = {}
     for budget in arguments.budgets:
-        for power in POWERS:
+        for power in arguments.powers:
             for method in METHODS:
                 if budget < 2 * max(s.max() + 1 for s in segments) + 2:
                     continue
@@ -102,7 +106,8 @@ def main() -> None:
         errors = [relative_error(f, t) for f, t in zip(found, truth, strict=True)]
         overlaps = [overlap(f, t, s) for f, t, s in zip(found, truth, segments, strict=True)]
         print(f"| {name} | {budget} | {np.median(errors):.3f} | {np.mean(errors):.3f} | {np.mean(overlaps):.3f} |")
-    print_exact(setting, arguments.exact_images, arguments.budgets, arguments.exact_draws)
+    if arguments.exact_images:
+        print_exact(setting, arguments.exact_images, arguments.budgets, arguments.exact_draws)
 
 
 if __name__ == "__main__":

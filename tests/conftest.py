@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -56,7 +57,16 @@ SMALL = {
         "training": {"epochs": 1, "widths": [8, 16, 16], "batch_size": 100, "n_validation": 50},
         "attribution": {"n_images": 30, "budget": 120, "superpixels": 20},
         "evaluation": JUDGING,
-        "bayesian": {"epochs": 2, "samples": 10, "members": 2, "noise_images": 50},
+        "bayesian": {
+            "epochs": 2,
+            "samples": 10,
+            "members": 2,
+            "noise_images": 50,
+            "explained_images": 20,
+            "refused_images": 3,
+            "variance_images": 3,
+            "repeats": 2,
+        },
     },
 }
 
@@ -138,6 +148,7 @@ def finished_run(tmp_path_factory) -> tuple[Path, dict]:
             result = session.run()
     finally:
         os.chdir(before)
+    (project / "conf" / "local" / "parameters.yml").write_text(json.dumps(SMALL))  # JSON is YAML
     return project, result
 
 

@@ -1,6 +1,7 @@
 """What the nodes of the Bayesian pipeline say of their networks: who has learnt from what, and which rows there are."""
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -11,14 +12,17 @@ from small_posteriors import small_fit, small_images
 
 from iic.bayes import network
 from iic.bayes.asked import ask_point
-from iic.bayes.inference import sample_logits
+from iic.bayes.inference import sample_logits, sample_probabilities
 from iic.bayes.last_layer import features
 from iic.bayes.point import Point
-from iic.bayes.posteriors import no_reference
+from iic.bayes.possible import no_reference
 from iic.bayes.settings import Settings
+from iic.bayes.sizes import layer_sizes
 from iic.bayes.sources import SAMPLED, with_last_layer
-from iic.classifiers.inference import best_dtype, freeze, predict_logits
+from iic.checks import check_bayesian, check_parameters
+from iic.classifiers.inference import best_dtype, fingerprint, freeze, predict_logits
 from iic.classifiers.networks import build_network
+from iic.data.card import checksum
 from iic.data.images import ImageSet, hold_out
 from iic.data.sources import load_digits
 from iic.errors import UserError
@@ -26,7 +30,13 @@ from iic.explainers.attributions import Attributions
 from iic.params import AttributionParams, BayesianParams, EvaluationParams, TrainingParams
 from iic.pipelines.bayesian.explanation_nodes import find_variance
 from iic.pipelines.bayesian.held_out import has_learnt, plain_part, wanted_part, who_learnt, with_part
-from iic.pipelines.bayesian.nodes import measure_doubt, measure_uncertainty, train_bayesian, train_references
+from iic.pipelines.bayesian.nodes import (
+    measure_doubt,
+    measure_uncertainty,
+    report_bayesian,
+    train_bayesian,
+    train_references,
+)
 from iic.pipelines.bayesian.rows import left_out, named
 from iic.shipped import FOLDER, card_path, load_shipped, ship
 
@@ -115,12 +125,13 @@ def test_a_posterior_says_what_was_held_out_from_it_wherever_it_comes_from(digit
 
 def test_references_that_cannot_be_are_left_out_with_a_reason():
     mixture = BayesianParams(narrow_scale=0.01, references=("mean_field", "laplace", "low_rank", "dropout", "ensemble"))
-    found = left_out(mixture, last_layer=False)
+    found = left_out(mixture, (784, 256, 10))
     assert set(found) == {"mean_field", "laplace", "dropout"} and "explained" in found["mean_field"]
-    assert "mixture of two" in found["laplace"] and "mixture of two" in found["dropout"]
-    assert set(left_out(BayesianParams(), last_layer=False)) == set()
-    assert set(left_out(BayesianParams(), last_layer=True)) == {"dropout", "ensemble"}
-    assert set(left_out(mixture.model_copy(update={"temperature": 0.1}), last_layer=False)) == {"laplace", "dropout"}
+    assert all("needs a prior of one Normal" in found[kind] for kind in ("laplace", "dropout"))
+    assert set(left_out(BayesianParams(), (784, 256, 10))) == set()
+    assert set(left_out(BayesianParams(), (384, 10))) == {"dropout", "ensemble"}
+    assert "at most 1599" in left_out(BayesianParams(), (784, 1600, 10))["laplace"]
+    assert set(left_out(mixture.model_copy(update={"temperature": 0.1}), (784, 256, 10))) == {"laplace", "dropout"}
 
 
 @pytest.mark.parametrize(
@@ -134,6 +145,32 @@ def test_references_that_cannot_be_are_left_out_with_a_reason():
 def test_a_prior_that_cannot_be_is_refused_before_any_node_runs(changes, message):
     with pytest.raises(ValueError, match=message):
         BayesianParams(**changes)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "changes", "message"),
+    [
+        ("digits", {"posterior": "ensemble", "temperature": 0.5}, "have a temperature: set it to 1, not 0.5"),
+        ("digits", {"posterior": "dropout", "narrow_scale": 0.1}, "MC dropout needs a prior of one Normal"),
+        ("digits", {"posterior": "dropout", "hidden": []}, "a single layer has none"),
+        ("digits", {"posterior": "laplace", "hidden": [4000]}, "let its inputs be at most 1599"),
+        ("digits", {"filters": [2, 2, 2, 2, 2]}, "28 x 28 pixels are too small"),
+        ("shapes", {"posterior": "dropout"}, "a single layer has none"),
+        ("shapes", {"shift": 1}, "a last layer sees no pixels"),
+        ("digits", {"prior_scale": float("inf")}, "prior_scale"),
+        ("digits", {"seed": 2**70}, "seed"),
+    ],
+)
+def test_a_posterior_that_cannot_be_is_refused_before_any_node_runs(dataset, changes, message):
+    data = {"source": dataset, "channels": {"digits": 1, "shapes": 3}[dataset], "class_names": list("abcdefghij")}
+    with pytest.raises(UserError, match=message):
+        check_bayesian(check_parameters({dataset: {"data": data, "bayesian": changes}}, [dataset]), ["shapes"])
+
+
+def test_what_can_be_learnt_passes():
+    data = {"source": "shapes", "channels": 3, "class_names": list("abcdefghij")}
+    bayesian = {"posterior": "laplace", "hidden": [4000], "filters": [2, 2, 2, 2, 2]}  # a last layer has none of these
+    check_bayesian(check_parameters({"shapes": {"data": data, "bayesian": bayesian}}, ["shapes"]), ["shapes"])
 
 
 def test_own_scales_get_through_and_references_keep_their_prior(digits):
@@ -153,7 +190,8 @@ def test_what_is_called_no_reference_is_what_fits_refuse_or_a_single_maximum():
                 refused = False
             except UserError:
                 refused = True
-            reason = no_reference(kind, Settings(**changes))
+            settings = Settings(**changes)
+            reason = no_reference(kind, settings, layer_sizes((1, 4, 4), settings.filters, settings.hidden, 3))
             assert (reason is not None) == (refused or (kind == "ensemble" and changes == {"hidden": ()}))
 
 
@@ -237,8 +275,9 @@ def test_the_reports_flag_every_network_and_name_a_shipped_one_by_its_kind(digit
     assert precisions == {name: fast if name == "mean_field" else "float32" for name in precisions}
     assert json.loads(json.dumps(report)) == report
 
-    card["train"]["mean"] = [33.0]
-    maps = Attributions(np.ones((2, 28, 28), np.float32), np.array([3, 20]), np.zeros(2, np.int64), {})
+    card["train"]["mean"], card["test"] = [33.0], {"sha256": checksum(test)}
+    made = {"model": fingerprint(freeze(model)), "data": checksum(test)}
+    maps = Attributions(np.ones((2, 28, 28), np.float32), np.array([3, 20]), np.zeros(2, np.int64), {}, made=made)
     asked = (model, posterior, references, report, train, test, card, "digits")
     doubt = measure_doubt(params, evaluation, *asked, flat=maps)
     assert list(doubt["networks"]) == ["plain", "plain_same_network", "mean_field"]
@@ -248,6 +287,29 @@ def test_the_reports_flag_every_network_and_name_a_shipped_one_by_its_kind(digit
     assert json.loads(json.dumps(doubt)) == doubt
     without = measure_doubt(params, evaluation, model, posterior, {}, *asked[3:], flat=maps)
     assert list(without["networks"]) == ["plain", "mean_field"]
+    another = replace(maps, made={**made, "model": "another"})
+    with pytest.raises(UserError, match=r"maps of digits\.flat are of another network"):
+        measure_doubt(params, evaluation, *asked, flat=another)
+    with pytest.raises(UserError, match=r"maps of digits\.flat are of another network"):
+        report_bayesian(params, evaluation, model, posterior, test, card, "digits", flat=another)
+    cooler = replace(posterior, record=replace(posterior.record, kl_weights=(0.5,)))
+    relearnt = replace(posterior, pixel_mean=0.5)
+    for other, name in ((cooler, "mean_field_tempered"), (relearnt, "mean_field")):
+        with pytest.raises(UserError, match=rf"thresholds in digits\.uncertainty are of another {name} than"):
+            measure_doubt(params, evaluation, model, other, *asked[2:], flat=maps)
+    said = report_bayesian(params, evaluation, model, posterior, test, card, "digits", flat=maps)
+    assert json.loads(json.dumps(said)) == said
+    for said_by in (said, said["plain"]):
+        numbers = [(said_by["forced_accuracy"], said_by["forced_interval"])]
+        numbers += [(said_by["clean_confidence"], said_by["clean_confidence_interval"])]
+        numbers += [(rule["coverage"], rule["coverage_interval"]) for rule in said_by["test"].values()]
+        for cell in said_by["degraded"]["flat"].values():
+            numbers += [(cell["confidence"], cell["confidence_interval"])]
+            numbers += [(cell["coverage"][rule], cell["coverage_interval"][rule]) for rule in ("median", "confidence")]
+        assert all(low <= value <= high for value, (low, high) in numbers)
+    samples = sample_probabilities(posterior, test.images, params.samples, seed=params.seed).numpy()
+    by_hand = (samples.mean(0).argmax(1) == test.labels).mean()
+    assert said["forced_accuracy"] == pytest.approx(by_hand, abs=1.5 / len(test))
 
 
 @pytest.mark.parametrize("shares", [(0.0, 0.2), (0.2, 1.0), (0.2, 0.2), ()])

@@ -11,6 +11,7 @@ from small_posteriors import pyros_losses, vector
 from iic.bayes import inference, network, posteriors, refusal
 from iic.bayes.explanations import RULES, integrated_gradients_maps, lrp_maps, predicted_classes
 from iic.bayes.settings import Settings
+from iic.bayes.sizes import layer_sizes
 from iic.bayes.sources import as_network
 from iic.errors import UserError
 
@@ -45,8 +46,8 @@ def dense(weights):
 
 
 def test_sizes_are_those_of_torchs_convolutions(images):
-    assert network.layer_sizes(IMAGE, (3, 4), (6,), 3) == SIZES
-    assert network.layer_sizes((1, 28, 28), (), (512,), 10) == (784, 512, 10)
+    assert layer_sizes(IMAGE, (3, 4), (6,), 3) == SIZES
+    assert layer_sizes((1, 28, 28), (), (512,), 10) == (784, 512, 10)
     (weights,) = drawn(1)
     model = as_network(weights, MEAN, 2)
     x = network.normalise(torch.from_numpy(images), MEAN)
@@ -139,8 +140,8 @@ def test_the_loss_is_that_of_pyros_own_mean_field_elbo(local):
 
 def test_images_that_filters_do_not_fit_are_named():
     with pytest.raises(UserError, match="square images, not inputs of \\(8,\\)"):
-        network.layer_sizes((8,), (3,), (), 3)
+        layer_sizes((8,), (3,), (), 3)
     with pytest.raises(UserError, match="12 x 12 pixels are too small for a Bayesian network of 3 convolutions"):
-        network.layer_sizes((1, 12, 12), (3, 4, 5), (), 3)
+        layer_sizes((1, 12, 12), (3, 4, 5), (), 3)
     with pytest.raises(UserError, match=r"filters is \(0,\)"):
         Settings(filters=(0,))

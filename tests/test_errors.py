@@ -29,6 +29,11 @@ CASES = {
     "unknown block": (("--params", "digits.attributions.n_images=50"), {}, ["digits.attributions", "attribution"]),
     "wrong type": (("--params", "digits.attribution.n_images=many"), {}, ["digits.attribution.n_images", "'many'"]),
     "out of range": (("--params", "digits.evaluation.keep=1.5"), {}, ["digits.evaluation.keep", "less than 1"]),
+    "no pixel": (
+        ("--params", "digits.evaluation.keep=0.0005"),
+        {},
+        ["digits.evaluation.keep has 0.0005", "784 pixels"],
+    ),
     "no list": (
         ("--params", "digits.evaluation.fills=road"),
         {},

@@ -215,6 +215,8 @@ def test_a_judge_that_names_one_class_too_often_abstains():
     assert not abstains(np.arange(10).repeat(20), np.arange(10).repeat(20))
     of_two = np.array([0] * 99 + [1] * 101)  # a judge that is always right has a class for more than half of them
     assert not abstains(of_two, of_two) and abstains(np.zeros(200, int), of_two)
+    mostly_one = np.array([0] * 70 + [1] * 30)
+    assert not abstains(mostly_one, mostly_one) and abstains(np.zeros(100, int), mostly_one)
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_bayesian(memory):
     assert outputs["digits.posterior_maps"]["lrp.95"].shape == (6, 28, 28)
     shown = memory["digits.test"].labels[outputs["digits.posterior_maps"]["images"]]
     assert outputs["digits.posterior_explanations"]["n_images"] == 20 and shown.max() > 1  # sorted by class: 0, 0, ...
-    assert set(outputs["digits.refusals"]) == {"dataset", "mutual_information", "entropy"}
+    assert set(outputs["digits.refusals"]) == {"dataset", "judged_by", "mutual_information", "entropy"}
     sources = outputs["digits.variance"]["sources"]
     assert {"lime: sampling", "kernel_shap: segmentation", "lrp: training seed", "lrp: posterior"} < set(sources)
 
@@ -163,7 +163,15 @@ def test_a_bayesian_last_layer(memory):
     """Of digits' network, as that of a dataset of colours would get it."""
     pipeline = bayesian((), DEFAULT, Path(), DIGITS)
     kept = {name: value for name, value in memory.items() if name not in pipeline.all_outputs()}
-    few = {"samples": 20, "noise_images": 50, "variance_images": 2, "variance_retrained": False, "repeats": 2}
+    few = {
+        "explained_images": 20,
+        "refused_images": 3,
+        "samples": 20,
+        "noise_images": 50,
+        "variance_images": 2,
+        "variance_retrained": False,
+        "repeats": 2,
+    }
     params = BayesianParams(epochs=10, learning_rate=0.02, **few)
     outputs = run(
         pipeline,
@@ -179,6 +187,10 @@ def test_a_bayesian_last_layer(memory):
     assert {"kernel_shap: segmentation", "lrp: posterior"} < set(sources) and "lrp: training seed" not in sources
     assert {row["network"] for row in sources.values()} == {"explained"}
     assert not outputs["digits.uncertainty"]["networks"]["plain"]["learnt_from_validation"]
+    assert set(outputs["digits.posterior_explanations"]["selectors"]) == {"mutual_information", "disagreement_lrp"}
+    assert outputs["digits.posterior_maps"]["integrated_gradients.95"].shape == (6, 28, 28)
+    rows = outputs["digits.refusals"]["entropy"]["fills"]["mean_colour"]
+    assert rows["gradient_x_input"]["curve"][0] == rows["random"]["curve"][0]  # nothing removed yet
 
 
 def test_the_study_is_of_whole_test_sets():
@@ -199,7 +211,7 @@ def test_the_registry_is_built_for_the_names_asked_for(monkeypatch):
     monkeypatch.setenv("IIC_METHODS", "lrp,random")
     pipelines = register_pipelines()
     assert "digits.posterior" in pipelines["bayesian"].all_outputs()
-    assert "shapes.posterior_maps" not in pipelines["__default__"].all_outputs()
-    assert "shapes.uncertainty" in pipelines["bayesian"].all_outputs()
+    assert "shapes.bayesian_report" not in pipelines["__default__"].all_outputs()
+    assert {"shapes.uncertainty", "shapes.refusals"} <= pipelines["bayesian"].all_outputs()
     assert "shapes.lime.attributions" not in pipelines["__default__"].all_outputs()
     assert not {n for n in pipelines["evaluation"].inputs() if not n.startswith("params:")}

@@ -278,7 +278,7 @@ def test_features_are_what_the_last_layer_sees_and_take_a_posterior():
         ("laplace", {"narrow_scale": 0.01}, "Laplace's approximation needs a prior of one Normal"),
         ("laplace", {"hidden": (6000,)}, "let its inputs be at most 5332"),
         ("dropout", {"narrow_scale": 0.01}, "MC dropout needs a prior of one Normal"),
-        ("dropout", {"hidden": ()}, "give it a hidden layer"),
+        ("dropout", {"hidden": ()}, "a single layer has none"),
         ("ensemble", {"temperature": 0.5}, "temperature: set it to 1, not 0.5"),
         ("laplace", {"temperature": 0.5}, "temperature: set it to 1, not 0.5"),
         ("mean_field", {"narrow_scale": 0.6}, "between 0 and its prior_scale"),

@@ -144,6 +144,18 @@ def test_a_method_is_held_against_the_output_that_it_explains(linear, method, ou
     assert described(other, linear, maps)["properties"]["completeness_error"]["value"] > 0.1
 
 
+def test_a_superpixels_value_counts_once_when_it_is_blurred_too(linear):
+    """Equal superpixels: a mean map, or a blurred one, keeps the sum over superpixels that its method's maps have."""
+    maps = explained("kernel_shap_logit", linear)
+    exact = described("kernel_shap_logit", linear, maps)["properties"]["completeness_error"]["value"]
+    spread = attributions(np.asarray(maps.values).mean((1, 2), keepdims=True).repeat(SIDE, 1).repeat(SIDE, 2), linear)
+    for method in ("kernel_shap_logit_blurred", "kernel_shap_blurred"):  # blurred until nothing but the mean is left
+        found = described(method, linear, spread)
+        assert not found["claims_completeness"]
+    found = described("kernel_shap_logit_blurred", linear, spread)["properties"]["completeness_error"]["value"]
+    assert found == pytest.approx(exact, abs=1e-5) and exact < 1e-3
+
+
 def test_the_true_mask_wins_localisation(linear):
     names = ("mass_accuracy", "rank_accuracy", "pointing_game", "auroc")
     right = described("centre", linear, attributions(TEST.masks[ORDER], linear))["properties"]

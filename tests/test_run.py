@@ -51,16 +51,16 @@ def test_every_field_of_the_report_is_described(finished_run):
     table, curves = report["headline"][0], report["curves"][0]
     nested = [report, table, table["methods"]["lrp"], table["claims"][0], curves, curves["methods"]["lrp"]]
     assert not {key for fields in nested for key in fields} - described
-    assert report["schema"] == 2 and f"`schema` | {report['schema']}" in text
+    assert report["schema"] == 3 and f"`schema` | {report['schema']}" in text
 
 
 def test_training_seeds_are_compared(finished_run, tmp_path):
-    """`kedro seeds` on the reports of two seeds: the same report twice, one of them relabelled."""
+    """`kedro seeds` on the reports of two seeds: the same report twice, relabelled as of another network."""
     project, _ = finished_run
     path = newest(project, "08_reporting/digits/accuracy_report.json/*/accuracy_report.json")
     report, other = json.loads(path.read_text()), make_project(tmp_path / "project")
     for version, seed in (("2026-01-01T00.00.00.000Z", 0), ("2026-01-02T00.00.00.000Z", 1)):
-        report["parameters"]["training"]["seed"] = seed
+        report["parameters"]["training"]["seed"], report["made"]["model"] = seed, f"network {seed}"
         folder = other / "data/08_reporting/digits/accuracy_report.json" / version
         folder.mkdir(parents=True)
         (folder / "accuracy_report.json").write_text(json.dumps(report))
@@ -69,7 +69,8 @@ def test_training_seeds_are_compared(finished_run, tmp_path):
     found = json.loads(newest(other, "08_reporting/digits/seeds_report.json/*/seeds_report.json").read_text())
     assert len(found) == len(report["headline"])
     for ours, table in zip(found, report["headline"], strict=True):
-        assert [c["supported"] for c in ours["claims"]] == [c["supported"] for c in table["claims"]]
+        assert [c["better"] for c in ours["claims"]] == [c["better"] for c in table["claims"]]
+        assert not any(c["supported"] for c in ours["claims"])  # of two seeds
 
 
 def test_a_cell_of_the_report_follows_from_the_files(finished_run):
@@ -189,6 +190,37 @@ def test_only_missing_outputs_skips_what_exists(finished_run):
     newest(project, "08_reporting/shapes/accuracy.png/*/accuracy.png")
 
 
+def test_a_report_is_of_the_network_that_the_parameters_say(finished_run):
+    """With --only-missing-outputs the network is not made again: its training has to be what is reported."""
+    project, _ = finished_run
+    of_another = ["--params", f"{small(project)[1]},digits.training.seed=7"]
+    done = kedro(project, "run", "--pipeline", "evaluation", "--only-missing-outputs", *of_another)
+    assert (
+        done.returncode == 1 and "network of 'digits' was made with training.seed = 0, and now it is 7" in done.stderr
+    )
+
+
+def test_another_methods_answers_are_no_methods_answers(finished_run):
+    """Two files that change places are refused by their records, and, if these go with them, by what they are of."""
+    project, _ = finished_run
+    paths = [newest(project, f"08_reporting/digits/{m}/headline.npz/*/headline.npz") for m in ("lime", "kernel_shap")]
+    files = [(path, record_path(path)) for path in paths]
+    good = {path: path.read_bytes() for pair in files for path in pair}
+    words = ("run", "--nodes", "digits.evaluation.report_accuracy", *small(project))
+    try:
+        for ours, theirs in zip(files, files[::-1], strict=True):
+            ours[0].write_bytes(good[theirs[0]])
+        altered = kedro(project, *words)
+        for ours, theirs in zip(files, files[::-1], strict=True):
+            ours[1].write_bytes(good[theirs[1]])
+        done = kedro(project, *words)
+    finally:
+        for path, content in good.items():
+            path.write_bytes(content)
+    assert altered.returncode == 1 and "headline.npz is not what was written there" in altered.stderr
+    assert done.returncode == 1 and "The headline or the cost of digits." in done.stderr, done.stderr[-2000:]
+
+
 def small(project):
     from conftest import SMALL, flat
 
@@ -204,12 +236,18 @@ def test_a_poisoned_model_is_refused_by_name(finished_run, tmp_path):
         def __reduce__(self):
             return open, (str(tmp_path / "executed"), "w")
 
+    record = record_path(path).read_text()
     torch.save({"0.mean": Poison()}, path, pickle_module=pickle)
+    words = ("run", "--pipelines", "attribution", "--namespaces", "shapes.random", *small(project))
     try:
-        done = kedro(project, "run", "--pipelines", "attribution", "--namespaces", "shapes.random", *small(project))
+        altered = kedro(project, *words)
+        record_path(path).write_text(record.replace(json.loads(record)["sha256"], sha256(path)))  # a sly one
+        done = kedro(project, *words)
     finally:
         path.write_bytes(good)
-    assert done.returncode == 1
+        record_path(path).write_text(record)
+    assert altered.returncode == done.returncode == 1
+    assert re.search(r"Error: .*model\.pt is not what was written", altered.stderr), altered.stderr[-2000:]
     assert re.search(r"Error: .*model\.pt cannot be read", done.stderr), done.stderr[-2000:]
     assert not (tmp_path / "executed").exists()
 

@@ -23,6 +23,7 @@ from iic.bayes.scores import (
 )
 from iic.classifiers import calibration
 from iic.errors import UserError
+from iic.evaluation.statistics import wilson_interval
 
 
 def random_answers(images=500, classes=10, samples=1):
@@ -57,9 +58,10 @@ def test_calibration_in_the_head():
     probabilities, labels = two_class([0.9, 0.9, 0.6, 0.6]), np.array([0, 1, 0, 0])
     assert expected_calibration_error(probabilities, labels) == pytest.approx(0.4)
     rows = reliability_bins(probabilities, labels)
-    assert len(rows) == BINS and rows[0] == {"count": 0, "confidence": None, "accuracy": None}
-    assert rows[8] == {"count": 2, "confidence": pytest.approx(0.6), "accuracy": 1}
-    assert rows[13] == {"count": 2, "confidence": pytest.approx(0.9), "accuracy": 0.5}
+    assert len(rows) == BINS and rows[0] == dict.fromkeys(rows[0]) | {"count": 0}
+    both, one = list(wilson_interval(2, 2)), list(wilson_interval(1, 2))
+    assert rows[8] == {"count": 2, "confidence": pytest.approx(0.6), "accuracy": 1, "interval": both}
+    assert rows[13] == {"count": 2, "confidence": pytest.approx(0.9), "accuracy": 0.5, "interval": one}
 
 
 def test_bins_of_equal_mass_in_the_head():

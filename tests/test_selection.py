@@ -25,6 +25,7 @@ from iic.bayes.selection import (
 )
 from iic.draws import generator
 from iic.errors import UserError
+from iic.evaluation.statistics import wilson_interval
 
 SMALL = st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=6)  # few values, so ties
 
@@ -69,7 +70,9 @@ def test_four_images_in_the_head():
     assert augrc(scores, errors) == pytest.approx((0 + 1 / 8 + 2 / 8 + 3 / 8) / 4)
     assert [coverage_at_risk(scores, errors, r) for r in (0.01, 0.34, 0.5)] == [0.25, 0.75, 1]
     assert coverage_at_risk(scores, ~errors) == 0  # the surest answer is wrong
-    assert curve.expected(4) == {"coverage": [0.25, 0.5, 0.75, 1], "risk": [0, 0.5, pytest.approx(1 / 3), 0.5]}
+    found = curve.expected(4)
+    assert (found["coverage"], found["risk"]) == ([0.25, 0.5, 0.75, 1], [0, 0.5, pytest.approx(1 / 3), 0.5])
+    assert found["interval"] == [list(wilson_interval(wrong, n)) for n, wrong in enumerate((0, 1, 1, 2), 1)]
 
 
 def test_ties_are_met_in_expectation_by_areas_and_as_one_by_thresholds():

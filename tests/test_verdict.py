@@ -15,7 +15,7 @@ from iic.evaluation.summary import Way, area_per_image, curves, headline, mean_r
 from iic.evaluation.tables import cell_table, claim_table, lead_table
 from iic.evaluation.verdict import verdict
 from iic.params import EvaluationParams
-from iic.provenance import EXPLAINING, JUDGING, code_hash, made_like
+from iic.provenance import EXPLAINING, JUDGING, REPORT_SCHEMA, code_hash, made_like
 
 N = 400
 JUDGES = ("explained", "adapted")
@@ -45,6 +45,8 @@ def report(outcomes):
         "parameters": {"training": {"seed": 0, "weights": "trained"}},
         "headline": headline(outcomes, 0.2, replicates=400, seed=0),
         "curves": [],
+        "schema": REPORT_SCHEMA,
+        "made": {"model": "a network"},
     }
 
 
@@ -202,27 +204,32 @@ def test_outcomes_come_back_from_the_disk(tmp_path):
 
 def test_outcomes_of_other_images_networks_or_data_are_refused():
     params = EvaluationParams()
-    cost = {"model": "a", "data": "b", "parameters": params.model_dump(mode="json"), "code": code_hash(EXPLAINING)}
-    made = {**cost, "code": code_hash(JUDGING), "maps": made_like(cost), "judges": {"blur": "d"}}
-    one = replace(answers(0.5), made=made)
-    blocks = {"evaluation": params, "attribution": params}
+    of_maps = {"model": "a", "data": "b", "parameters": params.model_dump(mode="json"), "code": code_hash(EXPLAINING)}
+    costs = {method: {"method": method, **of_maps} for method in ("lime", "lrp")}
+    judged = {**of_maps, "code": code_hash(JUDGING), "judges": {"blur": "d"}}
+    lime, one = (replace(answers(0.5), made={**judged, "maps": made_like(cost)}) for cost in costs.values())
+    made, blocks = one.made, {"evaluation": params, "attribution": params}
 
-    def check(other, cost=cost):
-        both = {"headline": {"lime": one, "lrp": other}, "matrix": {"lime": one}}
-        check_made_alike("made-up", "a", "b", both, {"lime": cost, "lrp": cost}, blocks)
+    def check(other, **changed):
+        both = {"headline": {"lime": lime, "lrp": other}, "matrix": {"lime": lime}}
+        check_made_alike("made-up", "a", "b", both, costs | changed, blocks)
 
     check(one)
+    with pytest.raises(UserError, match=r"headline or the cost of made-up\.lrp is of other maps"):
+        check(lime)  # another method's answers
+    with pytest.raises(UserError, match=r"headline or the cost of made-up\.lime is of other maps"):
+        check(one, lime=costs["lrp"])
     with pytest.raises(UserError, match=r"made-up\.lrp is of other images"):
         check(replace(one, indices=one.indices[::-1]))
     with pytest.raises(UserError, match=r"evaluation of made-up\.lrp was made with another network"):
         check(replace(one, made={**made, "model": "c"}))
     with pytest.raises(UserError, match=r"attribution of made-up\.lime was made of other test images"):
-        check(one, {**cost, "data": "c"})
+        check(one, lime={**costs["lime"], "data": "c"})
     with pytest.raises(UserError, match=r"evaluation of made-up\.lrp was made by another version of the code"):
         check(replace(one, made={**made, "code": "old"}))
-    with pytest.raises(UserError, match=r"headline of made-up\.lrp is of other maps, or by other judges"):
+    with pytest.raises(UserError, match=r"made-up\.lrp is of other maps or by other judges"):
         check(replace(one, made={**made, "maps": {**made["maps"], "precision": "int8"}}))
-    with pytest.raises(UserError, match=r"headline of made-up\.lrp is of other maps, or by other judges"):
+    with pytest.raises(UserError, match=r"made-up\.lrp is of other maps or by other judges"):
         check(replace(one, made={**made, "judges": {"blur": "e"}}))
     with pytest.raises(UserError, match=r"made with keep = 0\.3, not 0\.2"):
         check(replace(one, made={**made, "parameters": {**made["parameters"], "keep": 0.3}}))
@@ -237,7 +244,8 @@ def test_ranks_say_who_is_first_in_most_fills():
 
 def of_seed(seed, **changes):
     found = report(known(**changes))
-    return {**found, "parameters": {"training": {"seed": seed, "epochs": 3, "weights": "trained"}}}
+    training = {"seed": seed, "epochs": 3, "weights": "trained"}
+    return {**found, "parameters": {"training": training}, "made": {"model": f"network {seed}"}}
 
 
 def test_a_claim_needs_its_sign_in_all_training_seeds():
@@ -249,11 +257,86 @@ def test_a_claim_needs_its_sign_in_all_training_seeds():
     assert bad[0]["leads"]["lrp"]["by_seed"][2] > 0.5 and bad[0]["leads"]["lrp"]["same_sign"]
     assert "does not hold" in sentences(bad) and "are asked for" not in sentences(bad)
     assert "lrp minus its best control: same sign" in sentences(bad)
-    bad[0]["leads"]["lrp"] = {"by_seed": {0: 0.1, 1: None, 2: 0.1}, "same_sign": False}
+    bad[0]["leads"]["lrp"] |= {"by_seed": {0: 0.1, 1: None, 2: 0.1}, "same_sign": False}
     assert "lrp minus its best control: the judge abstains in 1 of 3 (+0.100, abstains, +0.100" in sentences(bad)
     unfair = across_seeds({0: report(known()), 1: report(known(lrp_superpixel=0.5))})  # a twin turns its sign
     assert not unfair[0]["claims"][0]["supported"] and "Of 2 training seeds" in sentences(unfair)
     assert "3 training seeds are asked for" in sentences(unfair)
+
+
+def test_two_training_seeds_are_no_claim_yet():
+    found = across_seeds(newest_by_seed([of_seed(0), of_seed(1)]))
+    assert not any(claim["supported"] for table in found for claim in table["claims"])
+    assert all(claim["same_sign"] for table in found for claim in table["claims"])
+    assert "same sign, which is no claim yet" in sentences(found) and "holds" not in sentences(found)
+
+
+def test_one_network_is_not_several_training_seeds():
+    with pytest.raises(UserError, match="training seeds 0 and 1 are of one and the same network"):
+        newest_by_seed([of_seed(0), {**of_seed(1), "made": {"model": "network 0"}}])
+
+
+def test_a_lead_over_some_controls_is_none_over_those_that_silence_the_judge():
+    reports = {seed: report(silence(known(), "sobel")) for seed in range(3)}
+    removed = [t for t in across_seeds(reports) if t["direction"] == "remove"]
+    assert all(t["leads"]["lrp"]["not_ahead_of_silent"] == {seed: ["sobel"] for seed in range(3)} for t in removed)
+    assert "same sign, but not ahead of sobel, on which it abstains" in sentences(removed)
+    leads = lead_table(reports[0])
+    lrp = leads[(leads.method == "lrp") & (leads.direction == "remove")]
+    assert (lrp.low > 0).all() and not lrp.beats_controls.any() and (lrp.not_ahead_of_silent == "sobel").all()
+    assert leads[leads.method == "sobel"].abstains.all()
+
+
+def test_reports_of_an_older_form_are_no_seeds():
+    older = {"schema": 1, "parameters": {"training": {"seed": 0}}}
+    assert list(newest_by_seed([older, of_seed(1), of_seed(2)])) == [1, 2]
+
+
+def test_an_area_over_silent_cells_is_nobodys_score():
+    """One class for all images wherever pixels go is an accuracy lost of .9, which would be the best of scores."""
+    made_up = {name: answers(rate, shares=(0.1, 0.5), seed=i) for i, (name, rate) in enumerate(
+        {"lime": 0.6, "random": 0.3}.items())} | {"lrp": answers(0, shares=(0.1, 0.5), constant=True)}  # fmt: skip
+    for table in curves(made_up | {"sobel": made_up["lrp"]}, replicates=100, seed=0):
+        rows = table["methods"]
+        assert rows["lrp"]["abstains"] == [0.1, 0.5] and rows["lrp"]["area_minus_best_control"] is None
+        assert rows["lime"]["area_minus_best_control"]["control"] == "random"
+        assert rows["lime"]["beats_controls"] == (table["direction"] == "keep")
+        assert not any("lrp" in group for group in table["groups"])
+    for table in mean_ranks(made_up):
+        assert table["mean_rank"] == {"lime": 1, "random": 2, "lrp": None}
+        assert table["fills_ranked"] == {"lime": 2, "random": 2, "lrp": 0}
+
+
+def test_a_handful_of_images_is_no_lead():
+    """Five images that differ, all the same way: a bootstrap is sure, an exact test is not (2 / 2^5 = .06)."""
+    for differing in (5, 6):
+        outcomes = {name: answers(1.0) for name in ("lrp", "random")}
+        outcomes["lrp"].predicted[:] = outcomes["lrp"].labels
+        outcomes["random"].predicted[:] = outcomes["random"].labels
+        outcomes["random"].predicted[:, :differing] = (outcomes["random"].labels[:differing] + 1) % 10
+        found = report(outcomes)
+        kept = [t["methods"]["lrp"] for t in found["headline"] if t["direction"] == "keep"]
+        assert all(c["minus_best_control"]["differing"] == differing for c in kept)
+        assert all(c["minus_best_control"]["interval"][0] > 0 for c in kept)
+        assert [c["beats_controls"] for c in kept] == [differing > 5] * 4
+        assert ("they differ on 5 images only, too few to tell" in verdict(found)) == (differing == 5)
+
+
+def test_the_other_judge_contradicts_a_lead():
+    outcomes = known(lrp_superpixel=None)
+    for name, turned in (("lrp", 0.2), ("sobel", 0.6), ("random", 0.6)):
+        other, rows = answers(turned, seed=70), outcomes[name].rows(judge="adapted")
+        outcomes[name].predicted[rows] = other.predicted[rows]
+    said = verdict(report(outcomes))
+    assert said.count("The adapted judge contradicts it: -0.") == 4  # keep and remove, both fills
+    assert "contradicts it: " not in verdict(report(known()))
+
+
+def test_a_run_without_explainers_or_with_silent_controls_says_so():
+    assert verdict(report({"random": answers(0.3)})).count("no explainer was in this run.") == 8
+    found = verdict(report({"lrp": answers(0.9), "random": answers(0.9, constant=True)}))
+    assert found.count("it abstains on every control.") == 8
+    assert found.count("; the judge abstains on every control (`random`).") == 8 and "there was no control" not in found
 
 
 def test_reports_of_other_parameters_or_code_are_no_seeds():

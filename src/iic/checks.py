@@ -168,6 +168,33 @@ def check_weights(
                 check_last_layer(frozen)
 
 
+def check_bayesian(blocks: dict[str, dict[str, Block]], last_layer: Collection[str]) -> None:
+    """Raise UserError if the posterior that is to be explained cannot be learnt.
+
+    Args:
+        blocks: the parameters of the datasets that get one.
+        last_layer: those of which it is one of their network's last layer.
+    """
+    from iic.bayes.possible import check_possible
+    from iic.bayes.sizes import layer_sizes
+
+    for name, models in blocks.items():
+        params, shape = models["bayesian"], first_shape(name, models["data"])
+        last, settings = name in last_layer, params.settings()
+        if shape is None or (params.weights == "shipped" and not last):
+            continue
+        if last and settings.shift:
+            raise UserError(f"{name}.bayesian.shift is {settings.shift}, but a last layer sees no pixels: set it to 0.")
+        classes, widths = len(models["data"].class_names), models["training"].widths
+        layers = ((), ()) if last else (settings.filters, settings.hidden)
+        features = 1 if is_own(models["training"]) else widths[-1]  # of users' own networks known once they are loaded
+        seen = (features,) if last else shape
+        try:
+            check_possible(params.posterior, settings, layer_sizes(seen, *layers, classes))
+        except UserError as error:
+            raise UserError(f"The parameters '{name}.bayesian' do not fit together: {error}") from error
+
+
 def _check_own(network: nn.Module, name: str, models: dict[str, Block], methods: Collection[str]) -> None:
     """Raise UserError if a user's own network takes no such images, or has weights that cannot be drawn anew."""
     from iic.classifiers.own import check_forward
@@ -218,3 +245,21 @@ def check_images(blocks: dict[str, dict[str, Block]], prepared: dict[str, int]) 
             raise UserError(
                 f"{name}.attribution.n_images is {wanted}, but '{name}' has {available} test images: lower n_images."
             )
+        _check_shares(name, models)
+
+
+def _check_shares(name: str, models: dict[str, Block]) -> None:
+    """Raise UserError if a share of the pixels that is kept or removed is not a single pixel, or is all of them."""
+    shape = first_shape(name, models["data"])
+    if shape is None:
+        return
+    pixels, judged = shape[1] * shape[2], models["evaluation"]
+    shares = {"evaluation.keep": (judged.keep,), "evaluation.shares": judged.shares}
+    shares["bayesian.doubt_shares"] = models["bayesian"].doubt_shares
+    for parameter, values in shares.items():
+        for share in values:
+            if not 0 < round(share * pixels) < pixels:
+                raise UserError(
+                    f"{name}.{parameter} has {share}, which of the {pixels} pixels of an image is "
+                    f"{round(share * pixels)}: choose a share that keeps one at least, and not all."
+                )

@@ -14,7 +14,7 @@ from typing import Any
 from kedro.framework.hooks import hook_impl
 from pydantic import BaseModel
 
-from iic.checks import check_explaining, check_images, check_parameters, check_weights, is_own
+from iic.checks import check_bayesian, check_explaining, check_images, check_parameters, check_weights, is_own
 from iic.data.loading import raw_files
 from iic.errors import UserError
 from iic.files import record_path, remove_partial, sha256, write_record
@@ -67,6 +67,7 @@ class ProjectHooks:
         check_images(used, {d: card["test"]["images"] for d, card in cards.items()})
         colours = {d for d in self._colours if f"{d}.posterior" in names}
         check_weights(used, selected_methods(), self._project_path, colours)
+        check_bayesian({d: used[d] for d in used if f"{d}.posterior" in pipeline.all_outputs()}, colours)
         explained = {d: used[d] for d in used if any(_makes_maps_of(d, name) for name in pipeline.all_outputs())}
         check_explaining(explained, selected_methods(), self._project_path)
         missing = sorted(n for n in pipeline.inputs() if not n.startswith("params:") and not catalog.exists(n))
@@ -77,29 +78,45 @@ class ProjectHooks:
                 "(and attribution, if maps are missing), or `kedro run --pipelines evaluation`, which makes all."
             )
         for dataset in used:
-            if f"{dataset}.model" in pipeline.inputs():
-                self._check_same_network(dataset, catalog)
+            if f"{dataset}.model" in (names if keep_existing else pipeline.inputs()):
+                self._check_same_network(dataset, catalog, f"{dataset}.accuracy_report" in pipeline.all_outputs())
         for path in remove_partial(self._project_path / "data"):
             log.info("Removed %s, left half-written by a run that was killed.", path)
         self._catalog, self._run = catalog, run_params.get("run_id")
         self._code = code_version(self._project_path)
         self._hashes: dict[Path, str] = {}
 
-    def _check_same_network(self, dataset: str, catalog) -> None:
-        """Raise UserError if the newest network, if there is one, is from elsewhere than this run's parameters say."""
+    def _check_same_network(self, dataset: str, catalog, reported: bool) -> None:
+        """Raise UserError if the newest network, if there is one, is from elsewhere than this run's parameters say.
+
+        What is `reported` under these parameters has to have been trained with them.
+        """
         if not catalog.exists(f"{dataset}.model"):
             return
         record = record_path(Path(catalog[f"{dataset}.model"]._get_load_path()))
         if not record.exists():
             return
         made = json.loads(record.read_text())["parameters"].get(f"{dataset}.training", {})
-        wanted = self._blocks[dataset]["training"]
-        for name in ("weights", "factory"):
-            if name in made and made[name] != getattr(wanted, name):
+        wanted = self._blocks[dataset]["training"].model_dump(mode="json", exclude={"device"})
+        trained = wanted["weights"] == made.get("weights") == "trained"
+        for name in wanted if trained and reported else ("weights", "factory"):  # of others the recipe changes nothing
+            if name in made and made[name] != wanted[name]:
                 raise UserError(
-                    f"The newest network of '{dataset}' was made with training.{name} '{made[name]}', and now it is "
-                    f"'{getattr(wanted, name)}': run `kedro run --pipelines data_prep,training` first."
+                    f"The newest network of '{dataset}' was made with training.{name} = {made[name]}, and now it is "
+                    f"{wanted[name]}: run `kedro run --pipelines data_prep,training` first."
                 )
+
+    @hook_impl
+    def before_dataset_loaded(self, dataset_name: str, node) -> None:
+        """Raise UserError if a file is no longer what its record says was written."""
+        path = None if dataset_name.startswith("params:") else self._path(dataset_name, "_get_load_path")
+        if path is None or not record_path(path).exists():
+            return
+        if self._hash(path) != json.loads(record_path(path).read_text())["sha256"]:
+            raise UserError(
+                f"{path} is not what was written there (see {record_path(path).name} beside it): make it again with "
+                "the pipeline that it is of, or delete it, so that the version before it counts."
+            )
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node) -> None:

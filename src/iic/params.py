@@ -6,7 +6,7 @@ Seeds key all draws of their block.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from iic.bayes.settings import Settings
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
 class Block(BaseModel):
     """A parameter block: unknown names and numbers written as text are errors."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class DataParams(Block):
@@ -29,7 +32,7 @@ class DataParams(Block):
     download: Literal["MNIST", "CIFAR10"] | None = None  # the torchvision dataset to take when there is no Parquet file
     n_train: PositiveInt | None = None  # for `shapes`; of the others so many images only, drawn by the seed
     n_test: PositiveInt | None = None
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _names_differ(self) -> DataParams:
@@ -68,7 +71,7 @@ class TrainingParams(Block):
     filter_lr: PositiveFloat = 0.24  # Muon's rate at the start, the angle of a step: smaller for smaller batches
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of the convolutions; "auto" is what is faster here
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where it is trained; "auto" is CUDA where there is one
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _factory_has_weights(self) -> TrainingParams:
@@ -96,7 +99,7 @@ class AttributionParams(Block):
     """Which images are explained, in which superpixels, at what cost, and where."""
 
     n_images: PositiveInt = 200
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     segmentation: Literal["slic", "grid", "pixels"] = "slic"  # "pixels": each by itself
     segments: str | None = None  # a .npy file of your own superpixels: integers (H, W), or (test images, H, W)
@@ -155,13 +158,13 @@ class EvaluationParams(Block):
     """How explanations are judged: the headline on all explained images, the matrix of cells on some of them."""
 
     keep: float = Field(0.2, gt=0, lt=1)  # share of the pixels that is kept, or removed, in the headline
-    noise_seeds: tuple[NonNegativeInt, ...] = Field((0, 1, 2, 3, 4), min_length=1, strict=False)
+    noise_seeds: tuple[Seed, ...] = Field((0, 1, 2, 3, 4), min_length=1, strict=False)
     fills: tuple[Literal["salt_and_pepper", "mean_colour", "road", "blur", "donor"], ...] = Field(
         ("salt_and_pepper", "mean_colour", "road", "blur", "donor"), min_length=1, strict=False
     )  # of the matrix; the headline has salt and pepper and the mean colour
     shares: tuple[float, ...] = Field((0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9), min_length=2, strict=False)  # of the matrix
     matrix_images: PositiveInt = 1000  # the first explained ones
-    matrix_seeds: tuple[NonNegativeInt, ...] = Field((0, 1), min_length=1, strict=False)  # of its fills' noise
+    matrix_seeds: tuple[Seed, ...] = Field((0, 1), min_length=1, strict=False)  # of its fills' noise
     properties_images: PositiveInt = 200  # explained images for complexity, faithfulness, localisation, agreement
     sanity_images: PositiveInt = 20  # explained again on noisy copies and by randomised networks
     judge_epochs: PositiveInt = 2  # for which the second judge sees masked training images
@@ -173,7 +176,7 @@ class EvaluationParams(Block):
     shortcut_images: int = Field(50, ge=10)  # marked test images that are explained
     bootstrap: int = Field(2000, ge=100)  # replicates of every interval
     per_class: PositiveInt = 3  # rows of each class in the visual comparison
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _values_differ(self) -> EvaluationParams:
@@ -230,7 +233,7 @@ class BayesianParams(Block):
     variance_images: PositiveInt = 20  # explained again and again, for the table of sources of variance
     variance_retrained: bool = True  # whether the network is trained from other seeds for it, once less than `repeats`
     repeats: int = Field(3, ge=2)  # for that table
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     def settings(self) -> Settings:
         """Size, prior and training of a whole Bayesian network.

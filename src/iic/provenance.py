@@ -10,6 +10,8 @@ from pathlib import Path
 EXPLAINING = ("data", "classifiers", "explainers", "draws.py", "cluster.py", "pipelines/attribution")
 JUDGING = (*EXPLAINING, "evaluation", "pipelines/evaluation")
 
+REPORT_SCHEMA = 3  # of the accuracy report: raised whenever a field changes its meaning or goes
+
 
 @functools.cache
 def code_hash(parts: tuple[str, ...]) -> str:
@@ -31,7 +33,7 @@ def code_hash(parts: tuple[str, ...]) -> str:
 
 
 # what has to be the same in two records of one method's maps
-LIKE = ("parameters", "segments", "model", "data", "train", "precision", "device", "code")
+LIKE = ("method", "parameters", "segments", "model", "data", "train", "precision", "device", "code")
 
 
 def made_like(made: dict) -> dict:

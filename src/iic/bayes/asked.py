@@ -76,7 +76,7 @@ def ask_posterior(posterior: Learnt, samples: int, *, seed: int, progress: Calla
 
     See `inference.fast_dtype`.
     """
-    dtype = fast_dtype(posterior, samples)
+    dtype, samples = fast_dtype(posterior, samples), posterior.distinct(samples)  # members weigh alike
 
     def ask(inputs: np.ndarray) -> np.ndarray:
         options = {"seed": seed, "dtype": dtype, "progress": progress}

@@ -22,6 +22,7 @@ from iic.data.images import ImageSet
 from iic.evaluation.degradation import pixel_ranks
 from iic.evaluation.fills import Fills
 from iic.evaluation.outcomes import DIRECTIONS
+from iic.evaluation.statistics import wilson_interval
 from iic.explainers.attributions import Attributions
 
 RULE = "confidence"  # by which plain networks refuse
@@ -146,6 +147,16 @@ def _rows(taken: Mapping[str, Taken], *, seed: int, replicates: int) -> dict[str
     return rows
 
 
+def _gap_interval(gap: np.ndarray, seed: int, replicates: int) -> list[float]:
+    """95 % interval of a mean of -1, 0 and 1 over images (N,): where all agree, a bootstrap is blind, what Wilson's
+    allows of others, on either side.
+    """
+    if gap.min() < gap.max():
+        return mean_interval(gap, seed=seed, replicates=replicates)
+    value, most = float(gap[0]), wilson_interval(0, len(gap))[1]
+    return [max(-1.0, value - most), min(1.0, value + most)]
+
+
 def comparison(plain: Taken, other: Taken, *, seed: int, replicates: int) -> dict[str, dict | None]:
     """Whether one network refuses where another, of the same images, is confidently wrong, JSON-ready.
 
@@ -154,9 +165,10 @@ def comparison(plain: Taken, other: Taken, *, seed: int, replicates: int) -> dic
 
     Returns:
         selector -> target -> `confidently_wrong`: number of images that the plain one answers and gets wrong;
-            `refused`: the share of these that the other refuses, with Wilson's interval, None where there are none;
-            `minus_plain`: the share of all images on which the other is confidently wrong, less that of the plain one,
-            with the interval of a paired bootstrap over images, None where no image, or every one, makes a difference.
+            `confidently_wrong_share`: of all images, with Wilson's interval; `refused`: the share of these that the
+            other refuses, with Wilson's interval, None where there are none; `minus_plain`: the share of all images on
+            which the other is confidently wrong, less that of the plain one, with the interval of a paired bootstrap
+            over images.
         None for a selector that the other has not.
     """
 
@@ -164,12 +176,11 @@ def comparison(plain: Taken, other: Taken, *, seed: int, replicates: int) -> dic
         plain_errs = plain.answers_by(RULE, target) & plain.wrong
         is_answered = other.answers_by(selector, target)
         gap = (is_answered & other.wrong).astype(np.float64) - plain_errs  # -1, 0 or 1 by image
-        is_blind = gap.min() == gap.max()
-        interval = None if is_blind else mean_interval(gap, seed=seed, replicates=replicates)
         return {
             "confidently_wrong": int(plain_errs.sum()),
+            "confidently_wrong_share": share(plain_errs),
             "refused": share(~is_answered[plain_errs]),
-            "minus_plain": {"value": float(gap.mean()), "interval": interval},
+            "minus_plain": {"value": float(gap.mean()), "interval": _gap_interval(gap, seed, replicates)},
         }
 
     has = other.answers.selectors

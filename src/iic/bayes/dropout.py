@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from iic.bayes import network
-from iic.bayes.point import fit_point, require_normal_prior
+from iic.bayes.point import fit_point
+from iic.bayes.possible import check_possible
 from iic.bayes.record import UNRECORDED, Learnt, Record, draw_generator
 from iic.bayes.settings import Settings
 from iic.bayes.training import prepare
-from iic.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,7 @@ def fit(
     Raises:
         UserError: also if there is no hidden layer, or the prior is not a Normal.
     """
-    require_normal_prior(settings, "MC dropout")
-    if not (settings.hidden or settings.filters):
-        raise UserError("MC dropout leaves out hidden units, and this network has none: give it a hidden layer.")
     data = prepare(train_images, train_labels, settings)
+    check_possible("dropout", settings, data.sizes)
     weights, fields = fit_point(data, settings, seed=seed, dropout=settings.dropout, progress=progress)
     return Dropout(weights, settings.dropout, **fields)

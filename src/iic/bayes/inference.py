@@ -17,6 +17,7 @@ from iic.bayes import network
 from iic.bayes.priors import LOG_ROOT_2PI, Prior
 from iic.bayes.record import UNRECORDED, Learnt, Record, draw_generator
 from iic.bayes.settings import Settings
+from iic.bayes.sizes import Size
 from iic.bayes.training import is_features, is_images, learn, prepare
 from iic.classifiers.inference import best_dtype
 from iic.classifiers.precision import keep_freed_memory
@@ -73,7 +74,7 @@ def fit(
     return Posterior(loc, scale, **fields)
 
 
-def mean_field(sizes: Sequence[network.Size], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def mean_field(sizes: Sequence[Size], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """The family of `training.learn`: parameters `<name>.loc` and `<name>.scale`; means start like a plain network."""
     import pyro
     from pyro.distributions import constraints

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from iic.bayes import network
-from iic.bayes.point import Point, fit_point, require_normal_prior
+from iic.bayes.point import Point, fit_point
+from iic.bayes.possible import check_possible
 from iic.bayes.record import UNRECORDED, Learnt, Record, draw_generator
 from iic.bayes.settings import Settings
+from iic.bayes.sizes import units
 from iic.bayes.training import Data, prepare
-from iic.errors import UserError
 
-_LARGEST = 16_000  # weights of the last layer: the square of it in float64 is 2 GB, and four of them are held at once
 _BATCH = 2000  # inputs whose curvature is summed at once
 
 
@@ -69,14 +69,8 @@ def fit(
     Raises:
         UserError: also if the prior is not a Normal, or the last layer too large for its curvature.
     """
-    require_normal_prior(settings, "Laplace's approximation")
     data = prepare(train_images, train_labels, settings)
-    units, classes = network.units(data.sizes[-2]), data.sizes[-1]
-    if classes * (units + 1) > _LARGEST:
-        raise UserError(
-            f"Laplace's approximation needs the square of the last layer's {classes * (units + 1)} weights: "
-            f"let its inputs be at most {_LARGEST // classes - 1}."
-        )
+    check_possible("laplace", settings, data.sizes)
     weights, fields = fit_point(data, settings, seed=seed, progress=progress)
     precision = last_layer_precision(weights, data, settings.prior_scale)
     return Laplace(weights, covariance_root(precision).float(), **fields)
@@ -103,8 +97,8 @@ def last_layer_precision(
         prior_scale: standard deviation of the prior.
         curvature: outputs (B, K) -> Hessian of each input's loss in its outputs, (B, K, K).
     """
-    units, classes = network.units(data.sizes[-2]), data.sizes[-1]
-    precision = torch.zeros(classes, units + 1, classes, units + 1, dtype=torch.float64)
+    width, classes = units(data.sizes[-2]) + 1, data.sizes[-1]  # the bias is one
+    precision = torch.zeros(classes, width, classes, width, dtype=torch.float64)
     exact = {name: weight.double() for name, weight in weights.items()}
     for start in range(0, len(data.raw), _BATCH):
         hidden = network.last_hidden(exact, data.inputs(slice(start, start + _BATCH)).double())
@@ -116,7 +110,7 @@ def last_layer_precision(
                 precision[row, :, column] += block
                 if row != column:
                     precision[column, :, row] += block
-    precision = precision.view(classes * (units + 1), -1)
+    precision = precision.view(classes * width, -1)
     precision.diagonal().add_(prior_scale**-2)
     return precision
 

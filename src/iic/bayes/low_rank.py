@@ -17,6 +17,7 @@ from torch import Tensor
 from iic.bayes import network
 from iic.bayes.record import UNRECORDED, Learnt, Record, draw_generator
 from iic.bayes.settings import Settings
+from iic.bayes.sizes import Size
 from iic.bayes.training import learn, prepare
 
 
@@ -62,7 +63,7 @@ def fit(
     return LowRank(*({name: part.clone() for name, part in named.items()} for named in parts), **fields)
 
 
-def low_rank(sizes: Sequence[network.Size], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def low_rank(sizes: Sequence[Size], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     """The family of `training.learn`: parameters loc (n,), scale (n,) and factor (n, rank) over all n weights.
 
     At the start the diagonal and the common part have half of the variance init_scale² each, and the means are a plain

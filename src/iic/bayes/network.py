@@ -15,46 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from iic.errors import UserError
+from iic.bayes.sizes import KERNEL, STRIDE, Size, side_after, units
 
 PIXEL_UNIT = 255.0  # uint8 pixels are divided by it
-KERNEL, STRIDE = 5, 2
-
-Size = int | tuple[int, int, int]  # of what a layer gives: units, or maps (channels, rows, columns)
-
-
-def layer_sizes(image: Sequence[int], filters: Sequence[int], hidden: Sequence[int], classes: int) -> tuple[Size, ...]:
-    """Inputs and what each layer gives: (784, 512, 10), or ((1, 28, 28), (16, 12, 12), (32, 4, 4), 128, 10).
-
-    Args:
-        image: shape of an input: (C, H, W), or (F,) of features.
-        filters: of each convolution; with none the network is fully connected.
-        hidden: units of each dense layer but the last.
-        classes: units of the last one.
-
-    Raises:
-        UserError: convolutions of what is no square image, or has become too small for them.
-    """
-    if not filters:
-        return (math.prod(image), *hidden, classes)
-    if len(image) != 3 or image[1] != image[2]:
-        raise UserError(f"A Bayesian network with filters needs square images, not inputs of {tuple(image)}.")
-    maps: list[Size] = [tuple(image)]
-    side = image[1]
-    for count in filters:
-        if side < KERNEL:
-            raise UserError(
-                f"Images of {image[1]} x {image[2]} pixels are too small for a Bayesian network of {len(filters)} "
-                f"convolutions: name fewer filters than {tuple(filters)}."
-            )
-        side = _side_after(side)
-        maps.append((count, side, side))
-    return (*maps, *hidden, classes)
-
-
-def units(size: Size) -> int:
-    """Values that a layer gives."""
-    return math.prod(size) if isinstance(size, tuple) else size
 
 
 def weight_shapes(sizes: Sequence[Size]) -> dict[str, tuple[int, ...]]:
@@ -92,7 +55,7 @@ def wanted_inputs(shapes: Mapping[str, Sequence[int]], length: int) -> str | Non
         if len(shape) == 2:
             return None if shape[1] == length else f"{first[1]} channels, as large as the training images,"
         side = math.isqrt(length // shape[1])
-        length = shape[0] * _side_after(side) ** 2 if shape[1] * side**2 == length and side >= KERNEL else 0
+        length = shape[0] * side_after(side) ** 2 if shape[1] * side**2 == length and side >= KERNEL else 0
     raise AssertionError("the last layer is dense")
 
 
@@ -243,8 +206,3 @@ def _maps(x: Tensor, channels: int) -> Tensor:
     """(N, channels * side²) -> (N, channels, side, side)."""
     side = math.isqrt(x.shape[-1] // channels)
     return x.unflatten(-1, (channels, side, side))
-
-
-def _side_after(side: int) -> int:
-    """Rows of a convolution's maps, of so many rows below."""
-    return (side - KERNEL) // STRIDE + 1

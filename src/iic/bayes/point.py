@@ -14,11 +14,12 @@ from torch import Tensor
 
 from iic.bayes import network
 from iic.bayes.inference import sample_logits
+from iic.bayes.possible import check_possible
 from iic.bayes.record import UNRECORDED, Learnt, Record
 from iic.bayes.settings import Settings
+from iic.bayes.sizes import Size
 from iic.bayes.training import Data, learn, prepare
 from iic.classifiers.calibration import fit_temperature
-from iic.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -90,29 +91,16 @@ def fit_point(
     Raises:
         UserError: a temperature that is not 1, a prior of own scales, or the loss is no longer finite.
     """
-    if settings.temperature != 1:
-        raise UserError(
-            f"Only mean-field and low-rank posteriors have a temperature: set it to 1, not {settings.temperature}."
-        )
-    if settings.own_scales:
-        raise UserError("A single set of weights would get infinitely narrow own_scales: set them to false.")
+    check_possible("ensemble", settings, data.sizes)
 
-    def family(sizes: Sequence[network.Size], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+    def family(sizes: Sequence[Size], settings: Settings) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
         return _point(sizes, settings, dropout)
 
     options = {} if likelihood is None else {"likelihood": likelihood}
     return learn(data, settings, family, seed=seed, progress=progress, **options)
 
 
-def require_normal_prior(settings: Settings, what: str) -> None:
-    """Raise a UserError that names `what` if the prior is a scale mixture."""
-    if settings.narrow_scale is not None:
-        raise UserError(f"{what} needs a prior of one Normal: set narrow_scale ({settings.narrow_scale}) to None.")
-
-
-def _point(
-    sizes: Sequence[network.Size], settings: Settings, dropout: float
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def _point(sizes: Sequence[Size], settings: Settings, dropout: float) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     import pyro
 
     means, prior = network.initial_means(sizes), settings.prior

@@ -12,7 +12,7 @@ from iic.bayes.inference import sample_weights
 from iic.bayes.record import Learnt, kind_of
 from iic.errors import UserError
 
-__all__ = ["KINDS", "Kind", "fit", "from_state_dict", "no_reference", "sample_weights"]
+__all__ = ["KINDS", "Kind", "fit", "from_state_dict", "sample_weights"]
 
 
 class Kind(NamedTuple):
@@ -48,21 +48,6 @@ def from_state_dict(state: Mapping[str, Tensor]) -> Learnt:
     """
     kind = kind_of(state)
     return (point.Point if kind == point.Point.kind else _kind(kind).posterior).from_state_dict(state)
-
-
-def no_reference(kind: str, settings: inference.Settings) -> str | None:
-    """Why this kind cannot stand beside other posteriors of these settings, in one sentence; None where it can.
-
-    Under another prior it would be a posterior of another model, so that a difference would not be the approximation's.
-    """
-    if settings.narrow_scale is not None and kind in ("laplace", "dropout"):
-        return "It needs a prior of one Normal, and the prior here is a mixture of two."
-    single = not (settings.hidden or settings.filters)
-    if single and kind == "dropout":
-        return "It leaves out hidden units, and a single layer has none."
-    if single and kind == "ensemble":
-        return "A single layer's likelihood has one maximum, so members would differ by the optimiser's noise only."
-    return None
 
 
 def _kind(name: str) -> Kind:

@@ -34,8 +34,9 @@ class Record:
 
     @property
     def tempered(self) -> bool:
-        """Whether training ended at another KL weight than 1: then this is not the Bayesian posterior."""
-        return bool(self.kl_weights) and self.kl_weights[-1] != 1
+        """Whether the KL weight was another than 1 in the last tenth of the epochs: then this is not the Bayesian
+        posterior, or hardly learnt as one."""
+        return any(weight != 1 for weight in self.kl_weights[-max(1, len(self.kl_weights) // 10) :])
 
 
 UNRECORDED = Record()

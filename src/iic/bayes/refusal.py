@@ -68,6 +68,14 @@ class Doubt:
         # below 0 by rounding only (Jensen)
         return total if self.kind == "entropy" else (total - entropy).clamp(min=0)
 
+    def inputs(self, images: np.ndarray) -> Tensor:
+        """Normalised pixels: uint8 (N, C, H, W) -> float32 (N, C * H * W)."""
+        return checked_inputs(images, self.pixel_mean)
+
+    def baseline(self, pixels: np.ndarray | None, images: np.ndarray) -> Tensor:
+        """A baseline in pixel units, (C, H, W) or (N, C, H, W), as inputs: float32 (1 or N, C * H * W); None is 0."""
+        return explanations.baseline_inputs(pixels, self.pixel_mean, images)
+
     @torch.no_grad()
     def gradient(self, inputs: Tensor) -> Tensor:
         """With respect to each normalised pixel, (N, C * H * W), of the inputs' type."""
@@ -104,7 +112,7 @@ class Doubt:
 
 def gradient_x_input(doubt: Doubt, images: np.ndarray) -> np.ndarray:
     """Normalised input times the doubt's gradient, channels summed: uint8 (N, C, H, W) -> float32 (N, H, W)."""
-    inputs = checked_inputs(images, doubt.pixel_mean)
+    inputs = doubt.inputs(images)
     return per_pixel(inputs * doubt.gradient(inputs), images)
 
 
@@ -124,8 +132,7 @@ def integrated_gradients(
     Returns:
         float32 (N, H, W), nats.
     """
-    inputs = checked_inputs(images, doubt.pixel_mean)
-    start = explanations.baseline_inputs(baseline, doubt.pixel_mean, images)
+    inputs, start = doubt.inputs(images), doubt.baseline(baseline, images)
     middles = (torch.arange(steps) + 0.5) / steps
     places = start + middles[:, None, None] * (inputs - start)  # (steps, N, C * H * W)
     gradients = doubt.gradient(places.flatten(0, 1)).view_as(places)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from iic.bayes.asked import Ask, ask_posterior
-from iic.bayes.record import Learnt
-from iic.bayes.uncertainty import RULES, summary, uniform_noise
+from iic.bayes.asked import Ask
+from iic.bayes.bootstrap import mean_interval
+from iic.bayes.selection import share
+from iic.bayes.uncertainty import RULES, forced_prediction, uniform_noise
 from iic.data.images import ImageSet
 from iic.evaluation.degradation import top_pixels
 from iic.evaluation.fills import Fills
 from iic.evaluation.outcomes import HEADLINE_FILLS
-from iic.evaluation.statistics import wilson_interval
 from iic.explainers.attributions import Attributions
 from iic.params import BayesianParams, EvaluationParams
 
@@ -23,7 +23,8 @@ WORDS = {
 
 
 def bayesian_report(
-    posterior: Learnt,
+    plain: Ask,
+    posterior: Ask,
     test: ImageSet,
     maps: dict[str, Attributions],
     fill: np.ndarray,
@@ -31,93 +32,102 @@ def bayesian_report(
     evaluation: EvaluationParams,
     *,
     dataset: str,
-    progress=iter,
 ) -> dict:
-    """JSON-ready figures of one Bayesian network.
+    """JSON-ready figures of one Bayesian network, and under "plain" those of the explained one at its temperature.
 
     Args:
-        posterior: of any kind.
+        plain: how the explained network is asked.
+        posterior: how the Bayesian one is.
         test: the test set.
-        maps: method -> the convolutional network's attributions of some test images.
+        maps: method -> the explained network's attributions of some test images.
         fill: float (C,), the dataset's mean colour.
         params: samples, threshold, number of noise images, seed.
-        evaluation: share kept and noise seeds of the degraded images; the first noise seed is used.
+        evaluation: share kept and noise seeds of the degraded images, of which the first is used; the bootstrap.
         dataset: its name.
-        progress: wraps the posterior samples of each question, such as tqdm.
     """
+    draws = {"replicates": evaluation.bootstrap, "seed": evaluation.seed}
     thresholds = {"median": params.threshold, "confidence": CONFIDENCE_THRESHOLD}
-    ask = ask_posterior(posterior, params.samples, seed=params.seed, progress=progress)
-    fills = Fills(fill, test.images[:0])
+    noise = uniform_noise(params.noise_images, test.images.shape[1:], params.seed)
+    degraded = {
+        method: _degraded(test, found, Fills(fill, test.images[:0]), evaluation) for method, found in maps.items()
+    }
+
+    def said(ask: Ask) -> dict:
+        return {
+            "precision": ask.precision,
+            **_clean(ask(test.images), test.labels, thresholds, draws),
+            "uniform_noise": _noise(ask(noise), thresholds),
+            "degraded": {
+                method: {
+                    name: _said_of(ask(pixels), test.labels[maps[method].indices], thresholds, draws)
+                    for name, pixels in some.items()
+                }
+                for method, some in degraded.items()
+            },
+        }
+
     return {
         "dataset": dataset,
         "n_images": len(test),
         "samples": params.samples,
-        "precision": ask.precision,
-        **_clean(ask(test.images), test.labels, thresholds),
-        "uniform_noise": _noise(
-            ask(uniform_noise(params.noise_images, test.images.shape[1:], params.seed)), thresholds
-        ),
-        "degraded": {m: _degraded(ask, test, found, fills, evaluation, thresholds) for m, found in maps.items()},
+        **said(posterior),
+        "plain": said(plain),
         "parameters": {"bayesian": params.model_dump(mode="json"), "evaluation": evaluation.model_dump(mode="json")},
         "rules": WORDS,
     }
 
 
-def _clean(answers: np.ndarray, labels: np.ndarray, thresholds: dict[str, float]) -> dict:
+def _clean(answers: np.ndarray, labels: np.ndarray, thresholds: dict[str, float], draws: dict) -> dict:
     """The test images, (S, N, K), forced and by each rule."""
-    rows = {rule: summary(answers, labels, thresholds[rule], rule) for rule in RULES}
-    forced, count = rows["median"]["forced_accuracy"], len(labels)
+    row = _said_of(answers, labels, thresholds, draws)
+    rules = {}
+    for rule, threshold in thresholds.items():
+        predicted, is_answered = RULES[rule](answers, threshold)
+        right = share((predicted == labels)[is_answered])
+        rules[rule] = {
+            "threshold": threshold,
+            "coverage": row["coverage"][rule],
+            "coverage_interval": row["coverage_interval"][rule],
+            "answered_accuracy": right["value"],
+            "answered_interval": right["interval"],
+        }
     return {
-        "forced_accuracy": forced,
-        "forced_interval": list(wilson_interval(round(forced * count), count)),
-        "clean_confidence": rows["median"]["confidence"],
-        "test": {rule: _rule_row(row, count, thresholds[rule]) for rule, row in rows.items()},
+        "forced_accuracy": row["forced_accuracy"],
+        "forced_interval": row["interval"],
+        "clean_confidence": row["confidence"],
+        "clean_confidence_interval": row["confidence_interval"],
+        "test": rules,
     }
 
 
 def _noise(answers: np.ndarray, thresholds: dict[str, float]) -> dict:
     """How many of the noise images, (S, N, K), each rule refuses."""
-    found, count = {}, len(answers[0])
-    for rule in RULES:
-        refused = 1 - summary(answers, None, thresholds[rule], rule)["coverage"]
-        interval = wilson_interval(round(refused * count), count)
-        found[rule] = {"refused": refused, "interval": list(interval), "n_images": count}
+    found = {}
+    for rule, threshold in thresholds.items():
+        refused = share(~RULES[rule](answers, threshold)[1])
+        found[rule] = {"refused": refused["value"], "interval": refused["interval"], "n_images": len(answers[0])}
     return found
 
 
-def _degraded(
-    ask: Ask,
-    test: ImageSet,
-    found: Attributions,
-    fills: Fills,
-    evaluation: EvaluationParams,
-    thresholds: dict[str, float],
-) -> dict:
-    """What is said of images of which one method's most important pixels are left, by fill."""
-    images, labels = test.images[found.indices], test.labels[found.indices]
+def _degraded(test: ImageSet, found: Attributions, fills: Fills, evaluation: EvaluationParams) -> dict[str, np.ndarray]:
+    """The images of which one method's most important pixels are left, by fill: uint8 (N, C, H, W)."""
+    images = test.images[found.indices]
     keep = top_pixels(np.asarray(found.values), evaluation.keep, found.indices, evaluation.seed)
-    rows = {}
-    for name in HEADLINE_FILLS:
-        pixels = fills(name, images, keep, found.indices, evaluation.noise_seeds[0])
-        answers = ask(np.rint(pixels).astype(np.uint8))
-        row, free = (summary(answers, labels, thresholds[rule], rule) for rule in ("median", "confidence"))
-        rows[name] = {
-            "n_images": len(labels),
-            "forced_accuracy": row["forced_accuracy"],
-            "interval": list(wilson_interval(round(row["forced_accuracy"] * len(labels)), len(labels))),
-            "confidence": row["confidence"],
-            "coverage": {"median": row["coverage"], "confidence": free["coverage"]},
-        }
-    return rows
+    noise = evaluation.noise_seeds[0]
+    return {name: np.rint(fills(name, images, keep, found.indices, noise)).astype(np.uint8) for name in HEADLINE_FILLS}
 
 
-def _rule_row(row: dict, count: int, threshold: float) -> dict:
-    """What a rule answers, with the interval of its accuracy."""
-    answered = round(row["coverage"] * count)
-    right = None if row["answered_accuracy"] is None else round(row["answered_accuracy"] * answered)
+def _said_of(answers: np.ndarray, labels: np.ndarray, thresholds: dict[str, float], draws: dict) -> dict:
+    """What is said of images, (S, N, K): right when forced, how sure, and what each rule answers; 95 % intervals."""
+    forced, confidence = forced_prediction(answers)
+    right = share(forced == labels)
+    answered = {rule: share(RULES[rule](answers, threshold)[1]) for rule, threshold in thresholds.items()}
     return {
-        "threshold": threshold,
-        "coverage": row["coverage"],
-        "answered_accuracy": row["answered_accuracy"],
-        "answered_interval": None if right is None else list(wilson_interval(right, answered)),
+        "n_images": len(labels),
+        "forced_accuracy": right["value"],
+        "interval": right["interval"],
+        "confidence": float(confidence.mean()),
+        "confidence_interval": mean_interval(confidence, **draws),
+        "coverage": {rule: found["value"] for rule, found in answered.items()},
+        "coverage_interval": {rule: found["interval"] for rule, found in answered.items()},
     }

@@ -15,6 +15,7 @@ from iic.classifiers.calibration import BINS
 from iic.draws import generator
 from iic.errors import UserError
 from iic.evaluation.comparison import TAILS, resampled_means
+from iic.evaluation.statistics import wilson_interval
 
 TOLERANCE = 1e-4  # of a row's sum: a float32 softmax is off by 1e-6, one that was rounded to bfloat16 by 1e-3
 SMALLEST = float(np.finfo(np.float32).tiny)  # below it a float32 softmax can no longer tell a probability from 0
@@ -161,7 +162,8 @@ def reliability_bins(probabilities, labels, binning: Binning = equal_width) -> l
     """What a reliability plot shows, by rising confidence, JSON-ready.
 
     Returns:
-        Per bin: `count` of images, their mean `confidence` and their `accuracy`, both None in an empty bin.
+        Per bin: `count` of images, their mean `confidence` and their `accuracy` with Wilson's `interval`, None in an
+        empty bin.
     """
     probabilities, labels = _checked(probabilities, labels)
     predicted, confidence = forced_prediction(probabilities[None])
@@ -169,6 +171,11 @@ def reliability_bins(probabilities, labels, binning: Binning = equal_width) -> l
     count = np.bincount(which, minlength=BINS)
     sums = np.bincount(which, confidence, BINS), np.bincount(which, predicted == labels, BINS)
     return [
-        {"count": int(n), "confidence": float(sure / n) if n else None, "accuracy": float(right / n) if n else None}
+        {
+            "count": int(n),
+            "confidence": float(sure / n) if n else None,
+            "accuracy": float(right / n) if n else None,
+            "interval": list(wilson_interval(int(right), int(n))) if n else None,
+        }
         for n, sure, right in zip(count, *sums, strict=True)
     ]

@@ -52,11 +52,14 @@ class RiskCoverage:
         return self.wrong / self.answered
 
     def expected(self, points: int = 100) -> dict[str, list[float]]:
-        """The curve at `points` equal steps of coverage, ties in expectation: what is drawn, JSON-ready."""
+        """The curve at `points` equal steps of coverage, ties in expectation, each risk with Wilson's 95 % interval, as
+        of images that were chosen beforehand: what is drawn, JSON-ready.
+        """
         n = self.answered[-1]
         count = np.unique(np.ceil(np.arange(1, points + 1) * n / points))
         wrong = np.interp(count, np.append(0, self.answered), np.append(0, self.wrong))
-        return {"coverage": (count / n).tolist(), "risk": (wrong / count).tolist()}
+        intervals = [list(wilson_interval(w, c)) for w, c in zip(wrong, count, strict=True)]
+        return {"coverage": (count / n).tolist(), "risk": (wrong / count).tolist(), "interval": intervals}
 
 
 def _checked(scores, errors) -> Selector:

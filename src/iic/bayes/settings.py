@@ -17,7 +17,7 @@ class Settings:
 
     Attributes:
         hidden: units of each hidden dense layer; with () and no filters it is a linear classifier.
-        filters: of each convolution before them (`network.KERNEL`, `network.STRIDE`); () is a fully connected network.
+        filters: of each convolution before them (`sizes.KERNEL`, `sizes.STRIDE`); () is a fully connected network.
         prior_scale: standard deviation of every weight and bias a priori.
         epochs: passes over the training images.
         batch_size: images a step at most; an epoch is cut into parts of nearly equal size.

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from iic.bayes.explanations import Weights, lrp_maps
 from iic.bayes.inference import sample_weights
-from iic.bayes.network import KERNEL, STRIDE
 from iic.bayes.record import Learnt
+from iic.bayes.sizes import KERNEL, STRIDE
 from iic.classifiers.inference import freeze, predicted_class
 from iic.classifiers.networks import Normalize
 from iic.classifiers.precision import Forward

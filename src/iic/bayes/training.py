@@ -19,6 +19,7 @@ from torch import Tensor
 from iic.bayes import network
 from iic.bayes.record import Record
 from iic.bayes.settings import Settings
+from iic.bayes.sizes import Size, layer_sizes
 from iic.classifiers.augmentation import augment
 from iic.classifiers.recipe import Recipe
 from iic.errors import UserError
@@ -33,21 +34,21 @@ class Data:
         labels: (N,), class numbers from 0, or whatever the likelihood observes.
         pixel_mean: of `network.normalise`.
         unit: of `network.normalise`.
-        sizes: `network.layer_sizes`, inputs first, classes last.
+        sizes: `sizes.layer_sizes`, inputs first, classes last.
     """
 
     raw: Tensor
     labels: Tensor
     pixel_mean: float
     unit: float
-    sizes: tuple[network.Size, ...]
+    sizes: tuple[Size, ...]
 
     def inputs(self, chosen: Tensor | slice, raw: Tensor | None = None) -> Tensor:
         """float32 (B, inputs): some training inputs, or the same rows of `raw` in their place."""
         return network.normalise((self.raw if raw is None else raw)[chosen], self.pixel_mean, self.unit)
 
 
-Family = Callable[[Sequence[network.Size], Settings], Callable[[Tensor], tuple[Tensor, Tensor]]]
+Family = Callable[[Sequence[Size], Settings], Callable[[Tensor], tuple[Tensor, Tensor]]]
 
 
 def is_images(raw: Tensor) -> bool:
@@ -84,7 +85,7 @@ def prepare(raw, labels, settings: Settings) -> Data:
             raise UserError(f"Features cannot be shifted by {settings.shift} pixels: set the shift to 0.")
         unit = raw.double().std(correction=0).item() or 1.0
         mean = raw.double().mean().item() / unit
-    sizes = network.layer_sizes(raw.shape[1:], settings.filters, settings.hidden, int(labels.max()) + 1)
+    sizes = layer_sizes(raw.shape[1:], settings.filters, settings.hidden, int(labels.max()) + 1)
     return Data(raw, labels, mean if settings.subtract_mean else 0.0, unit, sizes)
 
 

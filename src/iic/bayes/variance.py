@@ -91,7 +91,8 @@ def variance_share(maps: np.ndarray, source: str = "repeats") -> np.ndarray:
 
     Both are unbiased (ddof = 1), of maps of length 1, the second one averaged over the repeats. Of maps that are a
     picture plus noise, independent from pixel to pixel, it is the noise's share of the variance: 0 where all repeats
-    are the same, 1 where they have nothing in common. Repeats that contradict each other reach 2.
+    are the same, 1 where they have nothing in common. Repeats that contradict each other reach 2; what repeats differ
+    by everywhere alike counts too, so that of maps that hardly vary beside their mean it can be any number.
 
     Args:
         maps: float (R, N, H, W).

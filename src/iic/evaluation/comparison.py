@@ -17,6 +17,7 @@ from iic.draws import generator
 
 TAILS = (0.025, 0.975)
 SIGNIFICANT = 0.05
+LEAST_DIFFERING = 6  # images: of fewer that differ no exact sign test at 5 % could say anything (2 / 2^5 > .05)
 PART = 2_000_000  # draws in memory at once
 
 
@@ -31,10 +32,20 @@ class Difference:
 
 @dataclass(frozen=True)
 class BestControl:
-    """A method minus the best of its controls; `control` is the best one on all images."""
+    """A method minus the best of its controls; `control` is the best one on all images.
+
+    Attributes:
+        differing: images on which the two score differently.
+    """
 
     difference: Difference
     control: str
+    differing: int
+
+    @property
+    def is_ahead(self) -> bool:
+        """The interval lies above 0, and not by a handful of images, of which a bootstrap is too sure."""
+        return self.difference.low > 0 and self.differing >= LEAST_DIFFERING
 
 
 @dataclass(frozen=True)
@@ -127,7 +138,7 @@ def against_best_control(
             continue
         best = controls[point[controls].argmax()]
         gain = _interval(point[row] - point[best], means[:, row] - means[:, controls].max(1))
-        results[name] = BestControl(gain, names[best])
+        results[name] = BestControl(gain, names[best], int(np.count_nonzero(scores[row] != scores[best])))
     return results
 
 
@@ -194,8 +205,14 @@ def same_sign(differences: Sequence[float]) -> bool:
 
 
 def ranks_by_fill(scores: np.ndarray) -> np.ndarray:
-    """Mean rank of each method over the fills, 1 = best, ties share theirs: (F, M) -> (M,). Descriptive, not a test."""
-    return scipy.stats.rankdata(-scores, axis=1).mean(0)
+    """Mean rank of each method over the fills, 1 = best, ties share theirs: (F, M) -> (M,). Descriptive, not a test.
+
+    NaN is no score: the others of that fill are ranked, and the method's mean is over the other fills; NaN without any.
+    """
+    ranks = scipy.stats.rankdata(-scores, axis=1, nan_policy="omit")  # (F, M)
+    known = ~np.isnan(ranks)
+    count = known.sum(0)
+    return np.where(count, np.where(known, ranks, 0.0).sum(0) / np.maximum(count, 1), np.nan)
 
 
 def claims(

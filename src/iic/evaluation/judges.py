@@ -146,14 +146,16 @@ def _descend(
 def abstains(predicted: np.ndarray, labels: np.ndarray) -> bool:
     """Whether a judge gives one class to more than half of the images, and so says nothing.
 
-    Where a class is that common anyway, as of two classes, it takes half as many again as there are.
+    Where a class is that common anyway, as of two classes, it takes half as many again as there are, or, where that
+    would be nearly all or more, half of those that there are not.
 
     Args:
         predicted: int (N,), the classes that it names.
         labels: int (N,), the true classes.
     """
     commonest = np.bincount(labels).max() / len(labels)
-    return bool(np.bincount(predicted).max() / len(predicted) > max(0.5, 1.5 * commonest))
+    limit = max(0.5, min(1.5 * commonest, (1 + commonest) / 2))
+    return bool(np.bincount(predicted).max() / len(predicted) > limit)
 
 
 def contradicts(claim: tuple[float, float], judge: tuple[float, float]) -> bool:

@@ -197,11 +197,14 @@ def _first(maps: Attributions, test: ImageSet, count: int, answer: Callable, mea
 
 def _contributions(explainer: Explainer, given: Explanations) -> np.ndarray:
     """The maps as what each pixel contributes: (N, H, W). LIME and Kernel SHAP give a superpixel's value to each of its
-    pixels, where it would count once for every pixel.
+    pixels, where it would count once for every pixel. What is blurred, or averaged over images, has no superpixels of
+    its own: there the value counts for as many pixels as a superpixel has on average.
     """
-    if explainer.method.removesuffix(LOGIT).removesuffix(RANDOM_WEIGHTS) not in SUPERPIXEL_METHODS:
+    if base_of(explainer.method) not in SUPERPIXEL_METHODS:
         return given.maps
     segments = [explainer.segmenter(x, int(i)) for x, i in zip(given.images, given.indices, strict=True)]
+    if explainer.method.removesuffix(LOGIT).removesuffix(RANDOM_WEIGHTS) not in SUPERPIXEL_METHODS:
+        return given.maps * np.array([s.max() + 1 for s in segments])[:, None, None] / segments[0].size
     return given.maps / np.stack([np.bincount(s.ravel())[s] for s in segments])
 
 

@@ -17,9 +17,8 @@ from iic.evaluation.outcomes import Outcomes
 from iic.evaluation.scores import correct, proportion
 from iic.evaluation.summary import curves, headline, mean_ranks
 from iic.params import Block
-from iic.provenance import EXPLAINING, JUDGING, code_hash, made_like
+from iic.provenance import EXPLAINING, JUDGING, REPORT_SCHEMA, code_hash, made_like
 
-SCHEMA = 2  # of the report: raised whenever a field changes its meaning or goes
 WORDS = {"model": "with another network", "data": "of other test images", "code": "by another version of the code"}
 PACKAGES = ("iic", "torch", "numpy", "scikit-image", "kedro")
 
@@ -55,9 +54,10 @@ def check_made_alike(
                 raise UserError(
                     f"The {kind} of {dataset}.{method} is of other images or cells than the rest: run evaluation again."
                 )
-            if o.made["judges"] != first.made["judges"] or o.made["maps"] != made_like(costs[method]):
+            maps = made_like(costs[method])
+            if maps["method"] != method or o.made["judges"] != first.made["judges"] or o.made["maps"] != maps:
                 raise UserError(
-                    f"The {kind} of {dataset}.{method} is of other maps, or by other judges, than the rest: "
+                    f"The {kind} or the cost of {dataset}.{method} is of other maps or by other judges than the rest: "
                     "run `kedro run --pipelines evaluation` again, without --only-missing-outputs."
                 )
 
@@ -105,12 +105,17 @@ def accuracy_report(
     both = {"headline": headlines, "matrix": matrices}
     made_of = {"model": fingerprint(model), "data": card["test"]["sha256"]}
     check_made_alike(dataset, **made_of, outcomes=both, costs=costs, parameters=parameters)
+    if model_accuracy["network"] != made_of["model"]:
+        raise UserError(
+            f"{dataset}.model_accuracy is of another network than the maps: run `kedro run --pipelines training` and "
+            "the evaluation again."
+        )
     params = parameters["evaluation"]
     chosen = next(iter(headlines.values())).indices
     height, width = test.images.shape[2:]
     draws = {"replicates": params.bootstrap, "seed": params.seed}
     return {
-        "schema": SCHEMA,
+        "schema": REPORT_SCHEMA,
         "made": made_of | {"explaining_code": code_hash(EXPLAINING), "judging_code": code_hash(JUDGING)},
         "dataset": {k: card[k] for k in ("dataset", "source", "shape_chw")} | {"test_sha256": card["test"]["sha256"]},
         "model": model_accuracy,

@@ -8,6 +8,7 @@ from typing import Any
 from iic.errors import UserError
 from iic.evaluation.comparison import same_sign
 from iic.explainers.names import EXPLAINERS
+from iic.provenance import REPORT_SCHEMA
 
 WANTED = 3  # training seeds
 # the number of explained images, and what the headline does not depend on: the matrix, properties, leakage, the planted
@@ -31,15 +32,24 @@ def newest_by_seed(reports: Iterable[dict]) -> dict[int, dict]:
         reports: of one dataset, oldest first.
 
     Raises:
-        UserError: fewer than two seeds.
+        UserError: fewer than two seeds, or two of them with the same network.
     """
+    reports = [r for r in reports if r.get("schema") == REPORT_SCHEMA]  # fields of others mean something else
     found = [r for r in reports if r["parameters"]["training"]["weights"] == "trained"]  # others are one network
     like = _but_seed(found[-1]) if found else None
     by_seed = {r["parameters"]["training"]["seed"]: r for r in found if _but_seed(r) == like}
+    networks: dict[str, int] = {}
+    for seed, report in by_seed.items():
+        twin = networks.setdefault(report["made"]["model"], seed)
+        if twin != seed:
+            raise UserError(
+                f"The reports of training seeds {twin} and {seed} are of one and the same network: run the evaluation "
+                "of one of them again, without --only-missing-outputs."
+            )
     if len(by_seed) < 2:
         raise UserError(
-            f"Reports of training seeds that differ in nothing else: {len(by_seed)}, and two at least are needed: "
-            "run the evaluation pipeline with another one, such as --params digits.training.seed=1."
+            f"Reports of this form, of training seeds that differ in nothing else: {len(by_seed)}, and two at "
+            "least are needed: run the evaluation pipeline with another one, such as --params digits.training.seed=1."
         )
     return dict(sorted(by_seed.items()))
 
@@ -61,10 +71,11 @@ def across_seeds(by_seed: dict[int, dict]) -> list[dict[str, Any]]:
         by_seed: training seed -> accuracy report, from `newest_by_seed`; the first seed's claims are looked at.
 
     Returns:
-        `images`: their number by seed; `leads`: method -> `by_seed` and `same_sign`; `claims`: better, worse,
+        `images`: their number by seed; `leads`: method -> `by_seed`, `same_sign`, and `not_ahead_of_silent`, by seed
+        the controls on which the judge abstains and that the method is not ahead of; `claims`: better, worse,
         `by_seed`, `same_sign` (of the difference and of its fair twins' differences), and `supported`: by the first
-        seed's images and by the sign of all. Where a judge abstains with one seed, the value is null, and no sign is
-        the same.
+        seed's images and by the sign of all, which have to be WANTED at least. Where a judge abstains with one seed,
+        the value is null, and no sign is the same.
     """
     first = next(iter(by_seed.values()))
     images = {seed: report["n_images"] for seed, report in by_seed.items()}
@@ -81,7 +92,8 @@ def across_seeds(by_seed: dict[int, dict]) -> list[dict[str, Any]]:
 def _lead(method: str, tables: dict[int, dict]) -> dict[str, Any]:
     leads = {seed: table["methods"][method]["minus_best_control"] for seed, table in tables.items()}
     values = {seed: None if lead is None else lead["value"] for seed, lead in leads.items()}
-    return {"by_seed": values, "same_sign": _agree(values)}
+    behind = {seed: table["methods"][method]["not_ahead_of_silent"] for seed, table in tables.items()}
+    return {"by_seed": values, "same_sign": _agree(values), "not_ahead_of_silent": behind}
 
 
 def _claim(claim: dict, tables: dict[int, dict]) -> dict[str, Any]:
@@ -94,7 +106,7 @@ def _claim(claim: dict, tables: dict[int, dict]) -> dict[str, Any]:
         **{key: claim[key] for key in ("better", "worse")},
         "by_seed": by_seed,
         "same_sign": agree,
-        "supported": claim["supported"] and agree,
+        "supported": claim["supported"] and agree and len(tables) >= WANTED,
     }
 
 
@@ -122,12 +134,21 @@ def sentences(found: list[dict[str, Any]]) -> str:
     for table in found:
         lines.append(f"{table['judge']} judge, {table['direction']}, {table['fill'].replace('_', ' ')}:")
         for method, lead in table["leads"].items():
-            verdict = "same sign" if lead["same_sign"] else _without_sign(lead)
+            verdict = ("same sign" if lead["same_sign"] else _without_sign(lead)) + _reserved(lead)
             lines.append(f"  {method} minus its best control: {verdict} ({_listed(lead)})")
         for claim in table["claims"]:
             verdict = "holds" if claim["supported"] else "does not hold"
+            if len(images) < WANTED:
+                verdict = f"{'same sign' if claim['same_sign'] else 'no sign in common'}, which is no claim yet"
             lines.append(f"  {claim['better']} better than {claim['worse']}: {verdict} ({_listed(claim)})")
     return "\n".join(lines)
+
+
+def _reserved(lead: dict[str, Any]) -> str:
+    """Which controls on which the judge abstains a method is not ahead of with some seed, if it leads the others."""
+    behind = dict.fromkeys(name for names in lead["not_ahead_of_silent"].values() for name in names)
+    ahead = lead["same_sign"] and min(lead["by_seed"].values()) > 0
+    return f", but not ahead of {', '.join(behind)}, on which it abstains" if ahead and behind else ""
 
 
 def _without_sign(lead: dict[str, Any]) -> str:

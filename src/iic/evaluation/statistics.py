@@ -13,7 +13,8 @@ def wilson_interval(successes: float, trials: int, z: float = 1.959964) -> tuple
     denominator = 1 + z**2 / trials
     centre = (share + z**2 / (2 * trials)) / denominator
     half = z / denominator * np.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
-    return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+    # the proportion itself is inside, whatever rounding makes of an end that is 0 or 1
+    return float(min(share, max(0.0, centre - half))), float(max(share, min(1.0, centre + half)))
 
 
 def bootstrap_interval(

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from iic.evaluation.comparison import (
+    BestControl,
     Difference,
     against_best_control,
     claims,
@@ -86,8 +87,18 @@ def cell_summary(outcomes: Outcomes, way: Way, share: float, *, replicates: int,
         "interval": list(interval),
         "agreement": float(outcomes.same(rows).mean()),
         "probability": float(outcomes.probability[rows].mean()),
-        "abstains": any(abstains(outcomes.predicted[row], outcomes.labels) for row in rows),
+        "abstains": _is_silent(outcomes, way, share),
     }
+
+
+def _is_silent(outcomes: Outcomes, way: Way, share: float) -> bool:
+    """Whether the judge abstains with one noise seed at least."""
+    return any(abstains(outcomes.predicted[row], outcomes.labels) for row in _rows(outcomes, way, share))
+
+
+def silent_shares(outcomes: Outcomes, way: Way, shares: Sequence[float]) -> list[float]:
+    """The shares at which the judge abstains: an area over one of them is nobody's score."""
+    return [share for share in shares if _is_silent(outcomes, way, share)]
 
 
 def compare(
@@ -100,50 +111,101 @@ def compare(
         scores: float64 (M, N), higher is better.
         means: (R, M), `resampled_means` of these scores.
         silent: methods on which the judge abstains; they have no lead, are nobody's best control, and in no group.
+
+    Returns:
+        For every method its `lead`, None without a control that speaks or where the judge abstains;
+        `not_ahead_of_silent`, the controls on which it abstains whose score the method's does not exceed; and whether
+        it `beats_controls`, those too. And the groups.
     """
     speaks = np.array([name not in silent for name in names])
     controls = np.array([[is_control_of(other, name) for other in names] for name in names]) & speaks
     leads = against_best_control(names, scores, means, controls)
-    found = {
-        n: _difference(lead.difference) | {"control": lead.control} for n, lead in leads.items() if n not in silent
-    }
+    found = {}
+    for row, name in enumerate(names):
+        lead = None if name in silent else leads.get(name)
+        others = [k for k, other in enumerate(names) if other in silent and is_control_of(other, name)]
+        behind = [names[k] for k in others if difference(row, k, scores, means).low <= 0]
+        found[name] = {
+            "lead": None if lead is None else _lead(lead),
+            "not_ahead_of_silent": [] if name in silent else behind,
+            "beats_controls": lead is not None and lead.is_ahead and not behind,
+        }
     rows = np.flatnonzero(speaks)
     tied = groups(scores[rows].mean(1), tellable_pairs(means[:, rows]))
     return found, [[names[rows[row]] for row in group] for group in tied]
 
 
+def _lead(lead: BestControl) -> dict[str, Any]:
+    """JSON-ready."""
+    return _difference(lead.difference) | {"control": lead.control, "differing": lead.differing}
+
+
 def headline(outcomes: Mapping[str, Outcomes], share: float, *, replicates: int, seed: int) -> list[dict[str, Any]]:
     """For every judge, direction and fill: each method's cell, its lead over the best control, and the groups."""
     names = list(outcomes)
-    found = []
+    found, drawn = [], {}
     for way in ways(next(iter(outcomes.values()))):
         cells = {n: cell_summary(o, way, share, replicates=replicates, seed=seed) for n, o in outcomes.items()}
         silent = {name for name, cell in cells.items() if cell["abstains"]}
         scores = np.stack([oriented(per_image(o, way, share), way.direction) for o in outcomes.values()])
         means = resampled_means(scores, replicates, seed)
         leads, tied = compare(names, scores, means, silent)
-        for row, name in enumerate(names):
-            cells[name]["minus_best_control"] = leads.get(name)
-            others = [k for k, other in enumerate(names) if other in silent and is_control_of(other, name)]
-            behind = [k for k in others if difference(row, k, scores, means).low <= 0]
-            cells[name]["not_ahead_of_silent"] = [] if name in silent else [names[k] for k in behind]
+        drawn[way] = scores, means
+        for name in names:
+            lead = leads[name].pop("lead")
+            cells[name] |= {"minus_best_control": lead, **leads[name]}
         said = claimed(outcomes, way, share, scores, means, silent)
         found.append(way._asdict() | {"methods": cells, "groups": tied, "claims": said})
+    for table in found:
+        for name, cell in table["methods"].items():
+            cell["other_judges"] = _other_judges(name, table, found, names, drawn)
+    return found
+
+
+def _other_judges(
+    name: str, table: dict, tables: list[dict], names: list[str], drawn: Mapping[Way, tuple[np.ndarray, np.ndarray]]
+) -> dict[str, dict]:
+    """What the other judges say of a method's lead: judge -> its difference from the same control, where both speak."""
+    lead, found = table["methods"][name]["minus_best_control"], {}
+    for other in tables:
+        same = all(other[key] == table[key] for key in ("direction", "fill"))
+        if lead is None or not same or other["judge"] == table["judge"]:
+            continue
+        if any(other["methods"][one]["abstains"] for one in (name, lead["control"])):
+            continue
+        way = Way(*(other[key] for key in Way._fields))
+        found[other["judge"]] = _difference(difference(names.index(name), names.index(lead["control"]), *drawn[way]))
     return found
 
 
 def mean_ranks(outcomes: Mapping[str, Outcomes]) -> list[dict[str, Any]]:
-    """For every judge and direction: each method's mean rank over the fills by its area; a description, not a test."""
+    """For every judge and direction: each method's mean rank over the fills by its area; a description, not a test.
+
+    In a fill where the judge abstains on it a method has no rank, and the others are ranked without it.
+    """
     first = next(iter(outcomes.values()))
     shares = sorted({cell.share for cell in first.cells})
     found = []
     for judge, direction in dict.fromkeys(way[:2] for way in ways(first)):
         some = [way for way in ways(first) if way[:2] == (judge, direction)]
-        areas = [[area_per_image(o, way, shares).mean() for o in outcomes.values()] for way in some]
+        areas = [
+            [
+                np.nan if silent_shares(o, way, shares) else area_per_image(o, way, shares).mean()
+                for o in outcomes.values()
+            ]
+            for way in some
+        ]  # (F, M)
         ranks = ranks_by_fill(oriented(np.array(areas), direction))
         found.append(
-            {"judge": judge, "direction": direction, "fills": [way[2] for way in some]}
-            | {"mean_rank": dict(zip(outcomes, ranks.tolist(), strict=True))}
+            {
+                "judge": judge,
+                "direction": direction,
+                "fills": [way[2] for way in some],
+                "fills_ranked": dict(zip(outcomes, (~np.isnan(areas)).sum(0).tolist(), strict=True)),
+                "mean_rank": {
+                    m: None if np.isnan(rank) else float(rank) for m, rank in zip(outcomes, ranks, strict=True)
+                },
+            }
         )
     return found
 
@@ -206,14 +268,20 @@ def _difference(gain: Difference | None) -> dict[str, Any]:
 
 
 def curves(outcomes: Mapping[str, Outcomes], *, replicates: int, seed: int) -> list[dict[str, Any]]:
-    """For every judge, direction and fill: each method's cells over the shares, its area, the area's lead, groups."""
+    """For every judge, direction and fill: each method's cells over the shares, its area, the area's lead, groups.
+
+    Where the judge abstains at one of the shares an area has no lead and is nobody's best control: to name one class
+    whatever is removed looks like the best of maps.
+    """
     first = next(iter(outcomes.values()))
     shares = sorted({cell.share for cell in first.cells})
     names, found = list(outcomes), []
     for way in ways(first):
         areas = np.stack([area_per_image(o, way, shares) for o in outcomes.values()])  # (M, N)
         scores = oriented(areas, way.direction)
-        leads, tied = compare(names, scores, resampled_means(scores, replicates, seed))
+        silent = {name: silent_shares(o, way, shares) for name, o in outcomes.items()}
+        quiet = [name for name, some in silent.items() if some]
+        leads, tied = compare(names, scores, resampled_means(scores, replicates, seed), quiet)
         rows = {}
         for name, o, area in zip(names, outcomes.values(), areas, strict=True):
             cells = [cell_summary(o, way, share, replicates=replicates, seed=seed) for share in shares]
@@ -221,7 +289,9 @@ def curves(outcomes: Mapping[str, Outcomes], *, replicates: int, seed: int) -> l
                 "cells": cells,
                 "area": float(area.mean()),
                 "area_interval": list(bootstrap_interval(area, replicates=replicates, seed=seed)),
-                "area_minus_best_control": leads.get(name),
+                "area_minus_best_control": leads[name].pop("lead"),
+                **leads[name],
+                "abstains": silent[name],
                 **{
                     f"{what}_area": float(area_per_image(o, way, shares, what).mean())
                     for what in ("agreement", "probability")

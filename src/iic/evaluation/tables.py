@@ -32,17 +32,24 @@ def lead_table(report: dict) -> pd.DataFrame:
     """A row for each method, judge, direction and fill: its score, and its lead over the best control.
 
     The score is the accuracy of the headline's cell, or the area under the matrix' curve of accuracy; leads are turned
-    so that higher is better for the map, and empty where there is none to say.
+    so that higher is better for the map, and empty where there is none to say. Whoever reads a lead needs
+    `beats_controls`: it says whether the method is ahead of the controls on which the judge abstains as well.
     """
     rows = []
     kinds = (("headline", "accuracy", "minus_best_control"), ("curves", "area", "area_minus_best_control"))
+    nothing = {"value": None, "interval": (None, None), "control": None, "differing": None}
     for part, score, lead in kinds:
         for table in report[part]:
             for method, found in table["methods"].items():
-                gap = found[lead] or {"value": None, "interval": (None, None), "control": None}
-                where = {"score": score, **_where(table), "method": method, "value": found[score]}
+                gap = found[lead] or nothing
                 low, high = gap["interval"]
-                rows.append(where | {"lead": gap["value"], "low": low, "high": high, "control": gap["control"]})
+                rows.append(
+                    {"score": score, **_where(table), "method": method, "value": found[score]}
+                    | {"lead": gap["value"], "low": low, "high": high}
+                    | {key: gap[key] for key in ("control", "differing")}
+                    | {"abstains": bool(found["abstains"]), "beats_controls": found["beats_controls"]}
+                    | {"not_ahead_of_silent": " ".join(found["not_ahead_of_silent"])}
+                )
     return pd.DataFrame(rows)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from iic.evaluation.judges import contradicts
-from iic.explainers.names import EXPLAINERS, controls_of
+from iic.explainers.names import EXPLAINERS, controls_of, is_control_of
 
 JUDGES = {
     "explained": "the explained network, which has never seen such images",
@@ -11,6 +11,7 @@ JUDGES = {
     "that is left, not faithfulness",
 }
 FILLS = {"salt_and_pepper": "salt and pepper", "mean_colour": "the mean colour"}
+TOO_MANY = "more than half of the images (of unbalanced ones: many more than have any class)"
 DIRECTIONS = {"keep": "is all that is left", "remove": "is taken away"}
 
 
@@ -71,25 +72,28 @@ def _short(table: dict) -> str:
     speaking = {name: cell for name, cell in table["methods"].items() if name in EXPLAINERS and not cell["abstains"]}
     explainers = {name: cell["minus_best_control"] for name, cell in speaking.items()}
     leads = {name: lead for name, lead in explainers.items() if lead is not None}
-    winners = [f"`{name}` ({_range(leads[name]['interval'])})" for name in leads if _beats(speaking[name])]
+    winners = [f"`{name}` ({_range(leads[name]['interval'])})" for name in leads if speaking[name]["beats_controls"]]
+    if not set(table["methods"]) & set(EXPLAINERS):
+        return where + "no explainer was in this run."
     if not speaking:
         return where + "the judge abstains on every explainer."
     if not leads:
-        return where + "there was no control to compare with."
+        silent = any(_silent_controls(name, table) for name in speaking)
+        return where + ("it abstains on every control." if silent else "there was no control to compare with.")
     return where + (f"{', '.join(winners)} ahead of the best control." if winners else "no method beats its controls.")
 
 
 def _table(table: dict, report: dict) -> list[str]:
     silent = [name for name, cell in table["methods"].items() if cell["abstains"]]
     if len(silent) == len(table["methods"]):
-        return ["The judge gives one class to more than half of the images, whatever the method: it abstains."]
+        return [f"The judge gives one class to {TOO_MANY}, whatever the method: it abstains."]
     lines = []
     for name, cell in table["methods"].items():
         if name in EXPLAINERS and not cell["abstains"]:
-            lines.append(f"- {_lead(name, cell)}")
+            lines.append(f"- {_lead(name, cell, table)}")
     if silent:
         lines.append(
-            f"- It abstains on {_list(silent)}: one class for more than half of the images. A control among them is "
+            f"- It abstains on {_list(silent)}: one class for {TOO_MANY}. A control among them is "
             "nobody's best control here, but a method that is not ahead of it beats no controls."
         )
     groups = [group for group in table["groups"] if len(group) > 1]
@@ -100,21 +104,33 @@ def _table(table: dict, report: dict) -> list[str]:
     return lines
 
 
-def _beats(cell: dict) -> bool:
-    """Whether a method is ahead of its best control, and of those too on which the judge abstains."""
-    return cell["minus_best_control"]["interval"][0] > 0 and not cell["not_ahead_of_silent"]
+def _silent_controls(name: str, table: dict) -> list[str]:
+    """The controls of a method on which the judge abstains."""
+    return [other for other, cell in table["methods"].items() if cell["abstains"] and is_control_of(other, name)]
 
 
-def _lead(name: str, cell: dict) -> str:
+def _lead(name: str, cell: dict, table: dict) -> str:
     accuracy = f"accuracy {_number(cell['accuracy'])} ({_range(cell['interval'])})"
     lead = cell["minus_best_control"]
     if lead is None:
-        return f"`{name}`: {accuracy}; there was no control to compare it with."
+        silent = _list(
+            [one for one, other in table["methods"].items() if other["abstains"] and is_control_of(one, name)]
+        )
+        why = f"the judge abstains on every control ({silent})" if silent else "there was no control to compare it with"
+        return f"`{name}`: {accuracy}; {why}."
     gap = f"{lead['value']:+.3f} ({_range(lead['interval'])}) against `{lead['control']}`, its best control"
     if lead["interval"][0] > 0 and cell["not_ahead_of_silent"]:
         behind = _list(cell["not_ahead_of_silent"])
         return f"`{name}`: {gap}, but not ahead of {behind}, on which the judge abstains; {accuracy}."
-    return f"`{name}` {'beats' if _beats(cell) else 'does not beat'} the controls: {gap}; {accuracy}."
+    if lead["interval"][0] > 0 and not cell["beats_controls"]:
+        return f"`{name}`: {gap}, but they differ on {lead['differing']} images only, too few to tell; {accuracy}."
+    against = ""
+    for judge, theirs in cell["other_judges"].items() if cell["beats_controls"] else ():
+        if contradicts(tuple(lead["interval"]), tuple(theirs["interval"])):
+            against = f" The {judge} judge contradicts it: {theirs['value']:+.3f} ({_range(theirs['interval'])})."
+    return (
+        f"`{name}` {'beats' if cell['beats_controls'] else 'does not beat'} the controls: {gap}; {accuracy}.{against}"
+    )
 
 
 def _claim(claim: dict, table: dict, report: dict) -> str:

@@ -8,27 +8,41 @@ from iic.report.style import BLUE, FILLS, GREEN, ORANGE, new_figure, title
 
 
 def bayesian_plot(report: dict) -> Any:
-    """Left: forced answers and both rules of refusal; right: confidence on degraded images."""
+    """Left: forced answers and both rules of refusal; right: confidence on degraded images; 95 % intervals."""
     wide = max(7.0, 1.1 * len(report["degraded"]))
-    figure, axes = new_figure(5 + wide, 4.4, 1, 2, width_ratios=(5, wide))
+    figure, axes = new_figure(5 + wide, 4.8, 1, 2, width_ratios=(5, wide))
     left, right = axes[0]
-    rules = report["test"]
+    rules, noise = report["test"], report["uniform_noise"]
     names = ["forced", *rules]
-    accuracy = [report["forced_accuracy"], *(rules[r]["answered_accuracy"] for r in rules)]
-    coverage = [1.0, *(rules[r]["coverage"] for r in rules)]
-    refused = [0.0, *(report["uniform_noise"][r]["refused"] for r in rules)]
+    forced, answered = (report["forced_accuracy"], report["forced_interval"]), "answered_accuracy"
     columns = (
-        (accuracy, "accuracy on what is answered", BLUE),
-        (coverage, "share answered (test)", ORANGE),
-        (refused, "share of uniform noise refused", GREEN),
+        (
+            [forced, *((rules[r][answered], rules[r]["answered_interval"]) for r in rules)],
+            "accuracy on what is answered",
+            BLUE,
+        ),
+        (
+            [(1.0, None), *((rules[r]["coverage"], rules[r]["coverage_interval"]) for r in rules)],
+            "share answered (test)",
+            ORANGE,
+        ),
+        (
+            [(0.0, None), *((noise[r]["refused"], noise[r]["interval"]) for r in rules)],
+            "share of uniform noise refused",
+            GREEN,
+        ),
     )
     _grouped(left, names, columns)
     left.set(ylabel="share of images", title="forced, or free to refuse")
-    clean = report["clean_confidence"]
-    methods = list(report["degraded"])
+    clean, degraded = report["clean_confidence"], report["degraded"]
+    methods = list(degraded)
     columns = [
-        ([report["degraded"][m][fill]["confidence"] for m in methods], f"confidence, rest: {FILLS[fill][0]}", colour)
-        for fill, colour in zip(report["degraded"][methods[0]], (BLUE, ORANGE), strict=True)
+        (
+            [(degraded[m][fill]["confidence"], degraded[m][fill]["confidence_interval"]) for m in methods],
+            f"confidence, rest: {FILLS[fill][0]}",
+            colour,
+        )
+        for fill, colour in zip(degraded[methods[0]], (BLUE, ORANGE), strict=True)
     ]
     _grouped(right, [title(m) for m in methods], columns)
     right.axhline(clean, color=GREEN, ls="--", label=f"confidence, clean: {clean:.2f}")
@@ -41,12 +55,16 @@ def bayesian_plot(report: dict) -> Any:
 
 
 def _grouped(axis: Any, names: list[str], columns) -> None:
-    """Bars side by side, one group per name, their heights written above."""
+    """Bars side by side, one group per name, their heights written above: (height, interval) each, None where none."""
     width = 0.8 / len(columns)
-    for number, (heights, label, colour) in enumerate(columns):
+    for number, (bars, label, colour) in enumerate(columns):
         places = [i + (number - (len(columns) - 1) / 2) * width for i in range(len(names))]
-        axis.bar(places, [height or 0 for height in heights], width * 0.95, color=colour, label=label)
-        for place, height in zip(places, heights, strict=True):
+        heights = [height or 0 for height, _ in bars]
+        ends = [interval or (height, height) for height, (_, interval) in zip(heights, bars, strict=True)]
+        reach = [[h - low for h, (low, _) in zip(heights, ends, strict=True)]]
+        reach.append([high - h for h, (_, high) in zip(heights, ends, strict=True)])
+        axis.bar(places, heights, width * 0.95, yerr=reach, capsize=2, error_kw={"lw": 0.8}, color=colour, label=label)
+        for place, (height, _), (_, high) in zip(places, bars, ends, strict=True):
             text = "none" if height is None else f"{height:.2f}"  # nothing answered has no accuracy
-            axis.text(place, (height or 0) + 0.01, text, ha="center", va="bottom", fontsize=7)
+            axis.text(place, high + 0.01, text, ha="center", va="bottom", fontsize=7)
     axis.set_xticks(range(len(names)), names, fontsize=8)

@@ -10,7 +10,8 @@ from iic.report.style import FILLS, GREY, JUDGES, method_styles, new_figure
 def degradation_curves(report: dict) -> Any:
     """A panel for each judge and direction (rows) and fill (columns): a line per method with its 95 % band.
 
-    Explainers are solid and coloured, controls grey with dashes of their own.
+    Explainers are solid and coloured, controls grey with dashes of their own; hollow points are those on which the
+    judge abstains.
     """
     tables = report["curves"]
     fills = list(dict.fromkeys(t["fill"] for t in tables))
@@ -25,6 +26,10 @@ def degradation_curves(report: dict) -> Any:
             heights = [cell["accuracy"] for cell in curve["cells"]]
             low, high = zip(*(cell["interval"] for cell in curve["cells"]), strict=True)
             axis.plot(shares, heights, lw=1.4, **styles[method])
+            silent = [(x, c["accuracy"]) for x, c in zip(shares, curve["cells"], strict=True) if c["abstains"]]
+            if silent:
+                points = {"ls": "none", "marker": "o", "ms": 4, "mfc": "white", "mec": styles[method]["color"]}
+                axis.plot(*zip(*silent, strict=True), **points)
             axis.fill_between(shares, low, high, color=styles[method]["color"], alpha=0.1, lw=0)
         axis.axhline(report["chance"], color=GREY, lw=0.7, ls=":")
         axis.set(ylim=(0, 1.02), xlabel=f"pixels {'kept' if table['direction'] == 'keep' else 'removed'} (%)")
@@ -34,7 +39,8 @@ def degradation_curves(report: dict) -> Any:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
     figure.suptitle(
-        f"{report['dataset']['dataset']}: {report['matrix_images']} test images, 95 % bands; dotted: chance",
+        f"{report['dataset']['dataset']}: {report['matrix_images']} test images, 95 % bands; dotted: chance; "
+        "hollow: the judge abstains",
         fontsize=10,
     )
     return figure

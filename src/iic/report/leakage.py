@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from iic.errors import UserError
 from iic.explainers.names import is_control
 from iic.report.style import BLUE, GREEN, GREY, chart_size, name_methods, new_figure
 
@@ -18,24 +19,30 @@ def leakage_bars(dataset: str, leaks: dict[str, dict]) -> Any:
         dataset: its name.
         leaks: method -> what `leakage` returns, with `n`, the training images; or, where they could not be explained,
             `n` = 0 and a `reason`.
+
+    Raises:
+        UserError: they are of different networks, images or shares.
     """
+    measured = {method: leak for method, leak in leaks.items() if leak["n"]}
+    for method, leak in measured.items():
+        _check_alike(dataset, method, leak, next(iter(measured.values())))
     figure, axes = new_figure(*chart_size(list(leaks), 4.4))
     axis = axes[0, 0]
     axis.bar([0], [0], color=BLUE, label="explainers")
     axis.bar([0], [0], color=GREY, label="controls")
-    measured = {place: (method, leak) for place, (method, leak) in enumerate(leaks.items()) if leak["n"]}
-    for place, (method, leak) in measured.items():
+    placed = {place: (method, leak) for place, (method, leak) in enumerate(leaks.items()) if leak["n"]}
+    for place, (method, leak) in placed.items():
         _bar(axis, place, leak, GREY if is_control(method) else BLUE)
     for place, leak in enumerate(leaks.values()):
         if not leak["n"]:
             words = textwrap.fill(f"not measured: {leak['reason']}", 18)
             axis.text(place, 0.2, words, ha="center", fontsize=7)
     if measured:
-        _, first = next(iter(measured.values()))
+        first = next(iter(measured.values()))
         chance = first["chance"]
         axis.axhline(chance, color=GREY, ls=":", label=f"chance: {chance:.2f}")
-        ends = [(p - 0.5, p + 0.5) for p in measured]
-        heights = [leak["majority"] for _, leak in measured.values()]
+        ends = [(p - 0.5, p + 0.5) for p in placed]
+        heights = [leak["majority"] for leak in measured.values()]
         axis.hlines(heights, *zip(*ends, strict=True), color=GREEN, ls="--", label="always the commonest class")
         axis.set_title(
             f"{dataset}: the class that a small network reads off the mask's shape, learnt from masks of "
@@ -47,6 +54,15 @@ def leakage_bars(dataset: str, leaks: dict[str, dict]) -> Any:
     name_methods(axis, list(leaks))
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", fontsize=8)
     return figure
+
+
+def _check_alike(dataset: str, method: str, leak: dict, first: dict) -> None:
+    made = all(leak["made"].get(key) == first["made"].get(key) for key in ("model", "data", "code"))
+    if not made or any(leak[key] != first[key] for key in ("n", "n_test", "kept_share")):
+        raise UserError(
+            f"The leakage of {dataset}.{method} is of another network, share or number of images than "
+            f"{first['method']}'s: run `kedro run --pipelines evaluation` again, without --only-missing-outputs."
+        )
 
 
 def _bar(axis: Any, place: int, leak: dict, colour: str) -> None:

@@ -1,4 +1,4 @@
-"""What a score costs: seconds beside it."""
+"""What a score, the lead over the best control, costs: seconds beside it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from iic.report.style import BLUE, FILLS, GREY, JUDGES, method_styles, new_figur
 
 
 def score_against_cost(report: dict) -> Any:
-    """Seconds an image against accuracy on the kept pixels: judges are rows, fills columns."""
+    """Seconds an image against the score where the top pixels are kept: judges are rows, fills columns.
+
+    The score is the accuracy less that of the best control. Where the judge abstains on a method, it has none.
+    """
     tables = [t for t in report["headline"] if t["direction"] == "keep"]
     judges = list(dict.fromkeys(t["judge"] for t in tables))
     fills = list(dict.fromkeys(t["fill"] for t in tables))
@@ -19,21 +22,30 @@ def score_against_cost(report: dict) -> Any:
         axis = axes[judges.index(table["judge"]), fills.index(table["fill"])]
         points = []
         for method, cell in table["methods"].items():
-            seconds, accuracy = report["methods"][method]["seconds_per_image"], cell["accuracy"]
-            low, high = cell["interval"]
-            reach = [[max(0.0, accuracy - low)], [max(0.0, high - accuracy)]]
-            axis.errorbar(seconds, accuracy, yerr=reach, capsize=2, ms=6, **{**styles[method], "ls": "none"})
-            points.append((seconds, accuracy))
-        axis.step(*zip(*_front(points), strict=True), where="post", color=BLUE, lw=0.8, alpha=0.6)
-        axis.axhline(report["chance"], color=GREY, lw=0.7, ls=":")
-        axis.set(xscale="log", ylim=(0, 1.04))
+            lead = cell["minus_best_control"]
+            if lead is None:
+                continue
+            seconds, score = report["methods"][method]["seconds_per_image"], lead["value"]
+            low, high = lead["interval"]
+            reach = [[max(0.0, score - low)], [max(0.0, high - score)]]
+            axis.errorbar(seconds, score, yerr=reach, capsize=2, ms=6, **{**styles[method], "ls": "none"})
+            points.append((seconds, score))
+        if points:
+            axis.step(*zip(*_front(points), strict=True), where="post", color=BLUE, lw=0.8, alpha=0.6)
+        else:
+            axis.text(0.5, 0.6, "the judge abstains,\nor there is no control", ha="center", transform=axis.transAxes)
+        axis.axhline(0, color=GREY, lw=0.7, ls=":")
+        axis.set(xscale="log")
         axis.set_title(f"{FILLS[table['fill']][0]}; judge: {JUDGES[table['judge']]}", fontsize=8)
     for axis in axes[-1]:
         axis.set_xlabel("seconds an image")
     for axis in axes[:, 0]:
-        axis.set_ylabel(f"accuracy on the top {report['kept_share']:.0%}")
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper", fontsize=8)
+        axis.set_ylabel(f"score on the top {report['kept_share']:.0%}:\naccuracy less the best control's")
+    named = [axis.get_legend_handles_labels() for axis in axes.flat]
+    entries = {label: handle for handles, labels in named for handle, label in zip(handles, labels, strict=True)}
+    labels = [style["label"] for style in styles.values() if style["label"] in entries]  # in the report's order
+    if labels:
+        figure.legend([entries[label] for label in labels], labels, loc="outside right upper", fontsize=8)
     figure.suptitle(
         f"{report['dataset']['dataset']}: score against cost, 95 % intervals; the line joins the best at each cost",
         fontsize=10,

@@ -19,11 +19,25 @@ SHOWN = 6  # images whose maps are written out and drawn
 
 
 def explain_posterior(
-    params: BayesianParams, evaluation: EvaluationParams, posterior: Any, test: ImageSet, dataset: str
+    params: BayesianParams,
+    evaluation: EvaluationParams,
+    attribution: AttributionParams,
+    posterior: Any,
+    test: ImageSet,
+    card: dict,
+    dataset: str,
+    model: Any = None,
 ) -> tuple[dict, dict[str, np.ndarray]]:
-    """Whether disagreement of explanations foretells errors; and maps over the posterior of a few images."""
-    from iic.bayes.explained import posterior_explanations
+    """Whether disagreement of explanations foretells errors; and maps over the posterior of a few images.
 
+    The posterior is one of a whole network, or of the last layer of `model`.
+    """
+    from iic.bayes.explained import maps_of_whole, posterior_explanations
+
+    if model is None:
+        how: dict[str, Any] = {"maps": maps_of_whole(posterior.pixel_mean)}
+    else:
+        how = _of_last_layer(posterior, model, card, attribution, dataset)
     report, maps = posterior_explanations(
         posterior,
         test,
@@ -32,8 +46,37 @@ def explain_posterior(
         samples=params.samples,
         seed=params.seed,
         replicates=evaluation.bootstrap,
+        **how,
     )
     return {"dataset": dataset, **report}, maps
+
+
+def _of_last_layer(
+    posterior: Any, model: Any, card: dict, attribution: AttributionParams, dataset: str
+) -> dict[str, Any]:
+    """How a posterior of the network's last layer is explained, for `posterior_explanations`."""
+    import torch
+
+    from iic.bayes import last_layer_maps as of_layer
+    from iic.bayes.explained import STEPS
+    from iic.bayes.last_layer import features
+    from iic.classifiers.precision import Forward
+    from iic.explainers.context import Context
+
+    layer = of_layer.LastLayer(model, posterior, np.array(card["train"]["mean"]))
+    forward = Forward(layer.frozen, "float32", "cpu", 1.0)
+    context = Context(layer.frozen, forward, layer.mean, attribution, Segmenter(attribution))
+    show = bar(f"{dataset}: explanations of the posterior", "sample")
+    return {
+        "maps": {
+            "lrp": lambda drawn, *which: of_layer.lrp_maps(layer, context, drawn, *which, progress=show),
+            "integrated_gradients": lambda drawn, images, _, targets: of_layer.integrated_gradients_maps(
+                layer, drawn, images, targets, steps=STEPS
+            ),
+        },
+        "of_shown": ("integrated_gradients",),
+        "see": lambda images: features(model, torch.from_numpy(images)).numpy(),
+    }
 
 
 def draw_posterior_maps(maps: dict[str, np.ndarray], test: ImageSet, dataset: str) -> Any:
@@ -66,10 +109,20 @@ def explain_refusals(
     *,
     dataset: str,
     project: Path,
+    model: Any = None,
 ) -> dict:
-    """What the network doubts in the images that it doubts most."""
+    """What the network doubts in the images that it doubts most; with a posterior of the last layer of `model`."""
     from iic.bayes.explained import refusal_explanations
+    from iic.bayes.last_layer_maps import LastLayer, LastLayerDoubt
+    from iic.bayes.refusal import Doubt
     from iic.evaluation.fills import Fills
+
+    doubt_of = None
+    if model is not None:
+        layer = LastLayer(model, posterior, np.array(card["train"]["mean"]))
+
+        def doubt_of(samples: list, kind: str) -> LastLayerDoubt:
+            return LastLayerDoubt(layer, Doubt(samples, posterior.pixel_mean, kind), test.images.shape[1:])
 
     report = refusal_explanations(
         posterior,
@@ -81,6 +134,7 @@ def explain_refusals(
         budget=attribution.budget - 2,  # of masks other than none and all
         seed=params.seed,
         replicates=evaluation.bootstrap,
+        doubt_of=doubt_of,
         progress=bar(f"{dataset}: doubt explained", "kind"),
     )
     return {"dataset": dataset, **report}

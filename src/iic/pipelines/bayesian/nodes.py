@@ -14,7 +14,8 @@ from iic.data.images import ImageSet
 from iic.explainers.attributions import Attributions, select_images
 from iic.params import BayesianParams, EvaluationParams, TrainingParams
 from iic.pipelines.bayesian.held_out import part_of, parted, plain_part, wanted_part, who_learnt, with_part
-from iic.pipelines.bayesian.rows import POINT, left_out, named, plain_among, settings_of
+from iic.pipelines.bayesian.origin import check_maps, check_uncertainty, made_from
+from iic.pipelines.bayesian.rows import POINT, left_out, named, plain_among, settings_of, sizes_of
 from iic.progress import bar
 from iic.shipped import FOLDER, check_shipped, load_shipped
 
@@ -50,7 +51,7 @@ def train_references(
 
     And a plain network of the same architecture; a last layer has the explained network's beside it.
     """
-    skipped = left_out(params, last_layer=model is not None)
+    skipped = left_out(params, _sizes(params, train, model))
     kinds = [kind for kind in params.references if kind not in skipped]
     epochs = params.reference_epochs or params.epochs
     params = params.model_copy(update={"temperature": 1.0, "epochs": epochs, "own_scales": False})
@@ -58,6 +59,12 @@ def train_references(
     if model is None:
         found[POINT] = _fit_plain(params, training, train, dataset, found.get("laplace"))
     return found
+
+
+def _sizes(params: BayesianParams, train: ImageSet, model: Any) -> tuple[Any, ...]:
+    """Layers of the posteriors' network; of a `model`'s last layer one."""
+    settings = settings_of(params, last_layer=model is not None)
+    return sizes_of(settings, train.images.shape[1:], int(train.labels.max()) + 1, model)
 
 
 def _fit_plain(
@@ -145,8 +152,14 @@ def measure_uncertainty(
     for name, learnt in who_learnt(plain, posteriors, wanted, last_layer).items():
         report["networks"][name]["learnt_from_validation"] = learnt
         report["networks"][name]["prior"] = list(posteriors[name].record.prior) if name in posteriors else []
-    skipped = left_out(params, last_layer)
-    return {"dataset": dataset, **report, "left_out": skipped, "parameters": params.model_dump(mode="json")}
+    skipped = left_out(params, _sizes(params, train, model if last_layer else None))
+    return {
+        "dataset": dataset,
+        **report,
+        "left_out": skipped,
+        "parameters": params.model_dump(mode="json"),
+        "made": made_from(model, posteriors, test),
+    }
 
 
 def _outside(params: BayesianParams, test: ImageSet) -> dict[str, np.ndarray]:
@@ -210,6 +223,8 @@ def measure_doubt(
     from iic.evaluation.outcomes import HEADLINE_FILLS
 
     posteriors = named(posterior, plain_among(references))
+    check_uncertainty(uncertainty, model, posteriors, test, dataset)
+    check_maps(maps, model, card, dataset)
     networks, see = _networks(params, model, posteriors, dataset, posterior.of_features)
     report = doubt_report(
         networks,
@@ -232,15 +247,17 @@ def measure_doubt(
 def report_bayesian(
     params: BayesianParams,
     evaluation: EvaluationParams,
+    model: Any,
     posterior: Any,
     test: ImageSet,
     card: dict,
     dataset: str,
     **maps: Attributions,
 ) -> dict:
-    """Accuracy, coverage, refusal of noise, confidence on degraded images."""
+    """Accuracy, coverage, refusal of noise, confidence on degraded images: the posterior's, and the plain network's."""
     from iic.bayes.report import bayesian_report
 
+    check_maps(maps, model, card, dataset)
     fill = np.array(card["train"]["mean"])
-    show = bar(f"{dataset}: posterior samples", "sample")
-    return bayesian_report(posterior, test, maps, fill, params, evaluation, dataset=dataset, progress=show)
+    networks, _ = _networks(params, model, {posterior.kind: posterior}, dataset, last_layer=False)
+    return bayesian_report(*networks.values(), test, maps, fill, params, evaluation, dataset=dataset)

@@ -37,8 +37,9 @@ def create_pipeline(
         (
             *_learnt(d, project, model=f"{d}.model"),
             *_measured(d, methods, project),
+            *_explained(d, project, model=f"{d}.model"),
             _variance(d, project),
-            *_pictures_of_measures(d),
+            *_pictures(d),
         )
         for d in colour
     ]
@@ -100,7 +101,8 @@ def _measured(d: str, methods: tuple[str, ...], project: Path) -> list[Node]:
 
 
 def _reported(d: str, methods: tuple[str, ...]) -> list[Node]:
-    data = {"posterior": f"{d}.posterior", "test": f"{d}.test", "card": f"{d}.data_card"}
+    networks = {"model": f"{d}.model", "posterior": f"{d}.posterior"}
+    data = {**networks, "test": f"{d}.test", "card": f"{d}.data_card"}
     maps = {m: f"{d}.{m}.attributions" for m in methods}
     report = f"{d}.bayesian_report"
     space = f"{d}.bayesian"
@@ -110,19 +112,19 @@ def _reported(d: str, methods: tuple[str, ...]) -> list[Node]:
     ]
 
 
-def _explained(d: str, project: Path) -> list[Node]:
-    data = {"train": f"{d}.train", "test": f"{d}.test", "card": f"{d}.data_card"}
-    posterior, test = {"posterior": f"{d}.posterior"}, {"test": f"{d}.test"}
+def _explained(d: str, project: Path, model: str | None = None) -> list[Node]:
+    test = {"test": f"{d}.test", "card": f"{d}.data_card"}
+    posterior = {"posterior": f"{d}.posterior", **({} if model is None else {"model": model})}
     return [
         _node(
             explanation_nodes.explain_posterior,
-            {**_params(d, "evaluation"), **posterior, **test},
+            {**_params(d, "evaluation", "attribution"), **posterior, **test},
             [f"{d}.posterior_explanations", f"{d}.posterior_maps"],
             d,
         ),
         _node(
             explanation_nodes.explain_refusals,
-            {**_params(d, "evaluation", "attribution"), **posterior, **data},
+            {**_params(d, "evaluation", "attribution"), **posterior, "train": f"{d}.train", **test},
             f"{d}.refusals",
             d,
             project=project,

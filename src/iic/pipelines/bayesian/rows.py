@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from iic.bayes.possible import no_reference
+from iic.bayes.settings import Settings
+from iic.bayes.sizes import Size, layer_sizes
 from iic.params import BayesianParams
 
 POINT = "point"  # kind of the plain network of the posteriors' architecture
 
 
-def settings_of(params: BayesianParams, last_layer: bool) -> Any:
+def settings_of(params: BayesianParams, last_layer: bool) -> Settings:
     """Size, prior and training of the posteriors of a whole network, or of a last layer."""
     return replace(params.settings(), hidden=(), filters=()) if last_layer else params.settings()
 
 
-def left_out(params: BayesianParams, last_layer: bool) -> dict[str, str]:
-    """The references that are asked for and not learnt, each with the reason in one sentence."""
-    from iic.bayes.posteriors import no_reference
+def sizes_of(settings: Settings, image: Sequence[int], classes: int, model: Any = None) -> tuple[Size, ...]:
+    """Layers of the posteriors' network, of images (C, H, W), or of the last layer of `model`, a single one."""
+    seen = image if model is None else (model[-1].in_features,)
+    return layer_sizes(seen, settings.filters, settings.hidden, classes)
 
-    settings, found = settings_of(params, last_layer), {}
+
+def left_out(params: BayesianParams, sizes: Sequence[Size]) -> dict[str, str]:
+    """The references that are asked for and not learnt, each with the reason in one sentence."""
+    settings, found = settings_of(params, last_layer=len(sizes) == 2), {}
     for kind in params.references:
-        reason = no_reference(kind, settings)
+        reason = no_reference(kind, settings, sizes)
         if params.weights == "trained" and kind == params.posterior and params.temperature == 1:
             reason = "It is the explained posterior."
         if reason is not None:

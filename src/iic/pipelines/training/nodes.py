@@ -107,14 +107,17 @@ def measure_accuracy(model: Any, train: ImageSet, test: ImageSet) -> dict:
     import torch
 
     from iic.classifiers.calibration import calibration
-    from iic.classifiers.inference import freeze, predict_logits
+    from iic.classifiers.inference import fingerprint, freeze, predict_logits
     from iic.classifiers.precision import choose_device
     from iic.evaluation.scores import proportion
 
-    device = choose_device("auto")
-    frozen = freeze(model).to(device)
-    temperature = model.temperature.item()
-    result = {"parameters": sum(p.numel() for p in model.parameters()), "temperature": temperature}
+    device, frozen = choose_device("auto"), freeze(model)
+    result = {
+        "network": fingerprint(frozen),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "temperature": model.temperature.item(),
+    }
+    frozen, temperature = frozen.to(device), result["temperature"]
     for split, data in (("train", train), ("test", test)):
         images = torch.from_numpy(data.images).to(device)
         logits = predict_logits(frozen, images, progress=bar(f"{split} accuracy", "batch")).cpu()
