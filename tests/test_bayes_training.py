@@ -146,7 +146,7 @@ def test_the_schedule_ends_at_exactly_one():
     weights = [settings.kl_weight(step, 1001) for step in range(1001)]
     np.testing.assert_allclose(weights[:301], np.linspace(0.1, 1, 301))
     assert set(weights[300:]) == {1.0}
-    assert Settings(kl_start=0.0, kl_share=1.0).kl_weight(699, 700) == 1.0
+    assert Settings(kl_start=0.0, kl_share=0.9).kl_weight(630, 700) == 1.0
     assert {Settings().kl_weight(step, 3) for step in range(3)} == {1.0}
 
 

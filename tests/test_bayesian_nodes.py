@@ -164,13 +164,30 @@ def test_a_prior_that_cannot_be_is_refused_before_any_node_runs(changes, message
 def test_a_posterior_that_cannot_be_is_refused_before_any_node_runs(dataset, changes, message):
     data = {"source": dataset, "channels": {"digits": 1, "shapes": 3}[dataset], "class_names": list("abcdefghij")}
     with pytest.raises(UserError, match=message):
-        check_bayesian(check_parameters({dataset: {"data": data, "bayesian": changes}}, [dataset]), ["shapes"])
+        check_bayesian(check_parameters({dataset: {"data": data, "bayesian": changes}}, [dataset]), ["shapes"], ROOT)
 
 
 def test_what_can_be_learnt_passes():
     data = {"source": "shapes", "channels": 3, "class_names": list("abcdefghij")}
     bayesian = {"posterior": "laplace", "hidden": [4000], "filters": [2, 2, 2, 2, 2]}  # a last layer has none of these
-    check_bayesian(check_parameters({"shapes": {"data": data, "bayesian": bayesian}}, ["shapes"]), ["shapes"])
+    check_bayesian(check_parameters({"shapes": {"data": data, "bayesian": bayesian}}, ["shapes"]), ["shapes"], ROOT)
+
+
+@pytest.mark.parametrize(
+    ("download", "changes", "message"),
+    [
+        ("CIFAR10", {"posterior": "dropout"}, "a single layer has none"),
+        ("CIFAR10", {"weights": "shipped"}, "mine_bayesian"),
+        ("MNIST", {"filters": [2, 2, 2, 2, 2]}, "28 x 28 pixels are too small"),
+    ],
+)
+def test_what_is_still_to_be_downloaded_is_checked_too(download, changes, message, monkeypatch, tmp_path):
+    monkeypatch.setenv("IIC_RAW", str(tmp_path))
+    channels = {"CIFAR10": 3, "MNIST": 1}[download]
+    data = {"source": "parquet", "channels": channels, "class_names": list("abcdefghij"), "download": download}
+    blocks = check_parameters({"mine": {"data": data, "bayesian": changes}}, ["mine"])
+    with pytest.raises(UserError, match=message):
+        check_bayesian(blocks, ["mine"] if channels == 3 else [], ROOT)
 
 
 def test_own_scales_get_through_and_references_keep_their_prior(digits):

@@ -201,7 +201,7 @@ def test_signs_and_ranks():
 
 
 def test_a_claim_needs_interval_and_test():
-    clear, unclear = Difference(0.1, 0.05, 0.15), Difference(0.1, -0.01, 0.2)
+    clear, unclear = Difference(0.1, 0.05, 0.15, 40), Difference(0.1, -0.01, 0.2, 40)
     assert Claim("a", "b", clear, 0.01).is_supported
     assert not Claim("a", "b", clear, 0.06).is_supported and not Claim("a", "b", unclear, 0.01).is_supported
 

@@ -221,6 +221,33 @@ def test_another_methods_answers_are_no_methods_answers(finished_run):
     assert done.returncode == 1 and "The headline or the cost of digits." in done.stderr, done.stderr[-2000:]
 
 
+def test_a_shard_that_is_not_what_the_index_says_is_refused(finished_run):
+    project, _ = finished_run
+    folders = [newest(project, f"07_attributions/digits/{m}/attributions/*/attributions") for m in ("sobel", "centre")]
+    shards = [folder / "00000.values.npy" for folder in folders]
+    good = [shard.read_bytes() for shard in shards]
+    try:
+        shards[0].write_bytes(good[1])
+        done = kedro(project, "run", "--nodes", "digits.sobel.judge_method", *small(project))
+    finally:
+        shards[0].write_bytes(good[0])
+    assert done.returncode == 1 and "sobel" in done.stderr and "is not what was written there" in done.stderr
+
+
+def test_a_report_of_an_older_version_is_refused(finished_run):
+    project, _ = finished_run
+    path = newest(project, "08_reporting/shapes/accuracy_report.json/*/accuracy_report.json")
+    good, record = path.read_text(), record_path(path).read_text()
+    try:
+        path.write_text(good.replace('"schema": 3', '"schema": 2'))
+        record_path(path).write_text(record.replace(json.loads(record)["sha256"], sha256(path)))
+        done = kedro(project, "run", "--nodes", "shapes.evaluation.write_verdict", *small(project))
+    finally:
+        path.write_text(good)
+        record_path(path).write_text(record)
+    assert done.returncode == 1 and "was written by another version of the code" in done.stderr
+
+
 def small(project):
     from conftest import SMALL, flat
 

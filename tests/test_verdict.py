@@ -7,11 +7,13 @@ import pytest
 
 from iic.datasets import OutcomesDataset
 from iic.errors import UserError
+from iic.evaluation.areas import area_per_image, curves, mean_ranks
+from iic.evaluation.comparison import resampled_means
 from iic.evaluation.outcomes import Outcomes, cells, merged
 from iic.evaluation.report import check_made_alike
 from iic.evaluation.seeds import MAY_DIFFER, across_seeds, newest_by_seed, sentences
 from iic.evaluation.statistics import wilson_interval
-from iic.evaluation.summary import Way, area_per_image, curves, headline, mean_ranks, per_image
+from iic.evaluation.summary import Way, compare, headline, per_image
 from iic.evaluation.tables import cell_table, claim_table, lead_table
 from iic.evaluation.verdict import verdict
 from iic.params import EvaluationParams
@@ -320,6 +322,17 @@ def test_a_handful_of_images_is_no_lead():
         assert all(c["minus_best_control"]["interval"][0] > 0 for c in kept)
         assert [c["beats_controls"] for c in kept] == [differing > 5] * 4
         assert ("they differ on 5 images only, too few to tell" in verdict(found)) == (differing == 5)
+
+
+def test_a_handful_of_images_is_no_lead_over_a_control_that_silences_the_judge_either():
+    """lrp is ahead of random by 30 images, and of sobel, on which the judge abstains, by five, or six."""
+    for ahead in (5, 6):
+        scores = np.zeros((3, N))
+        scores[0, :40], scores[1, :10], scores[2, : 40 - ahead] = 1, 1, 1
+        found, _ = compare(["lrp", "random", "sobel"], scores, resampled_means(scores, 500, 0), {"sobel"})
+        assert found["lrp"]["lead"]["control"] == "random" and found["lrp"]["lead"]["interval"][0] > 0
+        assert found["lrp"]["not_ahead_of_silent"] == (["sobel"] if ahead == 5 else [])
+        assert found["lrp"]["beats_controls"] == (ahead == 6)
 
 
 def test_the_other_judge_contradicts_a_lead():

@@ -168,29 +168,32 @@ def check_weights(
                 check_last_layer(frozen)
 
 
-def check_bayesian(blocks: dict[str, dict[str, Block]], last_layer: Collection[str]) -> None:
+def check_bayesian(blocks: dict[str, dict[str, Block]], last_layer: Collection[str], project: Path) -> None:
     """Raise UserError if the posterior that is to be explained cannot be learnt.
 
     Args:
         blocks: the parameters of the datasets that get one.
         last_layer: those of which it is one of their network's last layer.
+        project: its folder.
     """
-    from iic.bayes.possible import check_possible
+    from iic.bayes import possible
     from iic.bayes.sizes import layer_sizes
 
     for name, models in blocks.items():
         params, shape = models["bayesian"], first_shape(name, models["data"])
-        last, settings = name in last_layer, params.settings()
-        if shape is None or (params.weights == "shipped" and not last):
+        last, settings, classes = name in last_layer, params.settings(), len(models["data"].class_names)
+        if params.weights == "shipped":
+            check_shipped(project / FOLDER / f"{name}_bayesian.pt")
             continue
         if last and settings.shift:
             raise UserError(f"{name}.bayesian.shift is {settings.shift}, but a last layer sees no pixels: set it to 0.")
-        classes, widths = len(models["data"].class_names), models["training"].widths
-        layers = ((), ()) if last else (settings.filters, settings.hidden)
-        features = 1 if is_own(models["training"]) else widths[-1]  # of users' own networks known once they are loaded
+        if not last and shape is None:
+            continue
+        layers, training = ((), ()) if last else (settings.filters, settings.hidden), models["training"]
+        features = training.widths[-1] if training.weights == "trained" else 1  # of others known once they are loaded
         seen = (features,) if last else shape
         try:
-            check_possible(params.posterior, settings, layer_sizes(seen, *layers, classes))
+            possible.check_possible(params.posterior, settings, layer_sizes(seen, *layers, classes))
         except UserError as error:
             raise UserError(f"The parameters '{name}.bayesian' do not fit together: {error}") from error
 

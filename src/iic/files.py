@@ -67,6 +67,19 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def altered(path: Path, digest: str) -> bool:
+    """Whether the artefact at `path` has another `sha256`, or is a folder some of whose files are not what its index
+    says; one that cannot be read is left to whoever loads it.
+    """
+    try:
+        if sha256(path) != digest:
+            return True
+        listed = json.loads((path / "index.json").read_text())["sha256"] if path.is_dir() else {}
+        return any(sha256(path / name) != theirs for name, theirs in listed.items())
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def record_path(path: Path) -> Path:
     """Where the record of the artefact at `path` lies: `<name>.made.json` beside it."""
     return path.with_name(f"{path.name}.made.json")

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from iic.checks import check_bayesian, check_explaining, check_images, check_parameters, check_weights, is_own
 from iic.data.loading import raw_files
 from iic.errors import UserError
-from iic.files import record_path, remove_partial, sha256, write_record
+from iic.files import altered, record_path, remove_partial, sha256, write_record
 from iic.pipelines.training.nodes import checkpoint_path
 from iic.selection import one_channel, selected_datasets, selected_methods
 
@@ -67,7 +67,8 @@ class ProjectHooks:
         check_images(used, {d: card["test"]["images"] for d, card in cards.items()})
         colours = {d for d in self._colours if f"{d}.posterior" in names}
         check_weights(used, selected_methods(), self._project_path, colours)
-        check_bayesian({d: used[d] for d in used if f"{d}.posterior" in pipeline.all_outputs()}, colours)
+        learnt = {d: used[d] for d in used if f"{d}.posterior" in pipeline.all_outputs()}
+        check_bayesian(learnt, colours, self._project_path)
         explained = {d: used[d] for d in used if any(_makes_maps_of(d, name) for name in pipeline.all_outputs())}
         check_explaining(explained, selected_methods(), self._project_path)
         missing = sorted(n for n in pipeline.inputs() if not n.startswith("params:") and not catalog.exists(n))
@@ -85,6 +86,7 @@ class ProjectHooks:
         self._catalog, self._run = catalog, run_params.get("run_id")
         self._code = code_version(self._project_path)
         self._hashes: dict[Path, str] = {}
+        self._intact: set[Path] = set()  # files that are what their records say
 
     def _check_same_network(self, dataset: str, catalog, reported: bool) -> None:
         """Raise UserError if the newest network, if there is one, is from elsewhere than this run's parameters say.
@@ -103,20 +105,22 @@ class ProjectHooks:
             if name in made and made[name] != wanted[name]:
                 raise UserError(
                     f"The newest network of '{dataset}' was made with training.{name} = {made[name]}, and now it is "
-                    f"{wanted[name]}: run `kedro run --pipelines data_prep,training` first."
+                    f"{wanted[name]}: ask for the former, `--params {dataset}.training.{name}={made[name]}`, or run "
+                    "`kedro run --pipelines data_prep,training` first."
                 )
 
     @hook_impl
     def before_dataset_loaded(self, dataset_name: str, node) -> None:
         """Raise UserError if a file is no longer what its record says was written."""
         path = None if dataset_name.startswith("params:") else self._path(dataset_name, "_get_load_path")
-        if path is None or not record_path(path).exists():
+        if path is None or path in self._intact or not record_path(path).exists():
             return
-        if self._hash(path) != json.loads(record_path(path).read_text())["sha256"]:
+        if altered(path, json.loads(record_path(path).read_text())["sha256"]):
             raise UserError(
                 f"{path} is not what was written there (see {record_path(path).name} beside it): make it again with "
                 "the pipeline that it is of, or delete it, so that the version before it counts."
             )
+        self._intact.add(path)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node) -> None:
@@ -149,6 +153,7 @@ class ProjectHooks:
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         }
         write_record(path, record)
+        self._intact.add(path)  # as this run wrote it
 
     def _path(self, name: str, which: str) -> Path | None:
         """Where the catalog keeps an entry, relative to the project; None for entries in memory."""

@@ -215,7 +215,7 @@ class BayesianParams(Block):
     init_scale: PositiveFloat = 0.01  # standard deviation of every weight when training starts
     local: bool = True  # mean-field Normal: draw pre-activations in place of weights
     kl_start: float = Field(1.0, ge=0)  # weight of the KL divergence at the first step
-    kl_share: float = Field(0.0, ge=0, le=1)  # of the steps, in which it gets to the temperature
+    kl_share: float = Field(0.0, ge=0, le=0.9)  # of the steps, in which it gets to the temperature
     temperature: PositiveFloat = 1.0  # its weight in the end; but for 1 the explained posterior is called tempered
     subtract_mean: bool = True  # of the pixels; without, what is black brings no weight's noise in
     shift: int = Field(0, ge=0)  # pixels that training images are moved by

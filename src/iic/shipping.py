@@ -22,7 +22,7 @@ def ship_network(catalog: Any, dataset: str, project: Path) -> Path:
     """
     import torch
 
-    from iic.classifiers.inference import predicted_class
+    from iic.classifiers.inference import fingerprint, freeze, predicted_class
     from iic.classifiers.networks import network_from_state
 
     if not catalog.exists(f"{dataset}.model_accuracy"):
@@ -35,6 +35,8 @@ def ship_network(catalog: Any, dataset: str, project: Path) -> Path:
         raise UserError(
             f"The newest {dataset}.model was not trained here (weights: {recipe['weights']}): train it first."
         )
+    if measured.get("network") != fingerprint(freeze(model)):
+        raise UserError(f"{dataset}.model_accuracy is of another network than {dataset}.model: train it again.")
     rounded = network_from_state(as_shipped(model.state_dict()))
     halved = (predicted_class(rounded, torch.from_numpy(test.images)).numpy() == test.labels).mean()
     _check_rounding(dataset, halved, measured["test"]["accuracy"])
@@ -46,7 +48,7 @@ def ship_network(catalog: Any, dataset: str, project: Path) -> Path:
             **_about(dataset, card, made),
             "recipe": recipe,
             "seed": recipe["seed"],
-            "accuracy": measured,
+            "accuracy": {name: value for name, value in measured.items() if name != "network"},  # it was not rounded
             "learning_curve": catalog.load(f"{dataset}.learning_curve"),
         },
     )

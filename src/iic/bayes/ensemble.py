@@ -36,6 +36,11 @@ class Ensemble(Learnt):
         """Number of members M."""
         return len(next(iter(self.members.values())))
 
+    @property
+    def is_finite(self) -> bool:
+        """It is."""
+        return True
+
     def draw(self, n_samples: int, *, seed: int = 0) -> Iterator[dict[str, Tensor]]:
         """Member s mod M for sample s: a multiple of M gives every member the same weight; the seed changes nothing."""
         for sample in range(n_samples):

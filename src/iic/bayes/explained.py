@@ -134,7 +134,7 @@ def refusal_explanations(
     makers, judges = (list(sample_weights(posterior, members, seed=s)) for s in (seed, seed + 1))
     if doubt_of is None:
         doubt_of = partial(Doubt, pixel_mean=posterior.pixel_mean)
-    report: dict = {"judged_by": "other samples" if members == samples else "the same members"}
+    report: dict = {"judged_by": "the same members" if posterior.is_finite else "other samples"}
     for kind in progress(DOUBTS):
         doubt = doubt_of(makers, kind=kind)
         indices = np.argsort(-doubt(test.images), kind="stable")[:count]

@@ -1,8 +1,8 @@
 """Explanations of a network with a Bayesian last layer: maps over the posterior's samples, and what makes it doubt.
 
-The layers before the last are the same in every sample, and what they make of an image, its features, is computed once
-for all of them. A sample's logits are linear in the features, so that its gradient at a place is one walk back from its
-own weights through the same activations.
+The layers before the last are the same in every sample, and a sample's logits are linear in what they make of an image,
+its features: for gradients these are computed once for all samples, and each sample's is one walk back from its own
+weights. LRP is the explained network's own, forward and back for every sample.
 """
 
 from __future__ import annotations

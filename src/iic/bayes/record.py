@@ -34,9 +34,8 @@ class Record:
 
     @property
     def tempered(self) -> bool:
-        """Whether the KL weight was another than 1 in the last tenth of the epochs: then this is not the Bayesian
-        posterior, or hardly learnt as one."""
-        return any(weight != 1 for weight in self.kl_weights[-max(1, len(self.kl_weights) // 10) :])
+        """Whether training ended at another KL weight than 1: then this is not the Bayesian posterior."""
+        return bool(self.kl_weights) and self.kl_weights[-1] != 1
 
 
 UNRECORDED = Record()
@@ -67,6 +66,11 @@ class Learnt(ABC):
     @abstractmethod
     def draw(self, n_samples: int, *, seed: int) -> Iterator[dict[str, Tensor]]:
         """Sets of weights of `network.logits`; the first k are the same for every n_samples >= k."""
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether it is a few sets of weights, so that other draws are the same ones."""
+        return False
 
     @property
     def fixed_layers(self) -> int:

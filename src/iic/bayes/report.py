@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from iic.bayes.asked import Ask
@@ -45,35 +47,41 @@ def bayesian_report(
         evaluation: share kept and noise seeds of the degraded images, of which the first is used; the bootstrap.
         dataset: its name.
     """
-    draws = {"replicates": evaluation.bootstrap, "seed": evaluation.seed}
-    thresholds = {"median": params.threshold, "confidence": CONFIDENCE_THRESHOLD}
-    noise = uniform_noise(params.noise_images, test.images.shape[1:], params.seed)
-    degraded = {
-        method: _degraded(test, found, Fills(fill, test.images[:0]), evaluation) for method, found in maps.items()
-    }
-
-    def said(ask: Ask) -> dict:
-        return {
-            "precision": ask.precision,
-            **_clean(ask(test.images), test.labels, thresholds, draws),
-            "uniform_noise": _noise(ask(noise), thresholds),
-            "degraded": {
-                method: {
-                    name: _said_of(ask(pixels), test.labels[maps[method].indices], thresholds, draws)
-                    for name, pixels in some.items()
-                }
-                for method, some in degraded.items()
-            },
-        }
-
+    fills = Fills(fill, test.images[:0])
     return {
         "dataset": dataset,
         "n_images": len(test),
         "samples": params.samples,
-        **said(posterior),
-        "plain": said(plain),
+        **_of_network(posterior, test, maps, fills, params, evaluation),
+        "plain": _of_network(plain, test, maps, fills, params, evaluation),
         "parameters": {"bayesian": params.model_dump(mode="json"), "evaluation": evaluation.model_dump(mode="json")},
         "rules": WORDS,
+    }
+
+
+def _of_network(
+    ask: Ask,
+    test: ImageSet,
+    maps: dict[str, Attributions],
+    fills: Fills,
+    params: BayesianParams,
+    evaluation: EvaluationParams,
+) -> dict:
+    """What one network says: of the test images, of noise, and of what each method keeps."""
+    draws = {"replicates": evaluation.bootstrap, "seed": evaluation.seed}
+    thresholds = {"median": params.threshold, "confidence": CONFIDENCE_THRESHOLD}
+    noise = uniform_noise(params.noise_images, test.images.shape[1:], params.seed)
+    return {
+        "precision": ask.precision,
+        **_clean(ask(test.images), test.labels, thresholds, draws),
+        "uniform_noise": _noise(ask(noise), thresholds),
+        "degraded": {
+            method: {
+                name: _said_of(ask(pixels), test.labels[found.indices], thresholds, draws)
+                for name, pixels in _degraded(test, found, fills, evaluation)
+            }
+            for method, found in maps.items()
+        },
     }
 
 
@@ -109,12 +117,15 @@ def _noise(answers: np.ndarray, thresholds: dict[str, float]) -> dict:
     return found
 
 
-def _degraded(test: ImageSet, found: Attributions, fills: Fills, evaluation: EvaluationParams) -> dict[str, np.ndarray]:
-    """The images of which one method's most important pixels are left, by fill: uint8 (N, C, H, W)."""
+def _degraded(
+    test: ImageSet, found: Attributions, fills: Fills, evaluation: EvaluationParams
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The images of which one method's most important pixels are left, uint8 (N, C, H, W), fill by fill."""
     images = test.images[found.indices]
     keep = top_pixels(np.asarray(found.values), evaluation.keep, found.indices, evaluation.seed)
     noise = evaluation.noise_seeds[0]
-    return {name: np.rint(fills(name, images, keep, found.indices, noise)).astype(np.uint8) for name in HEADLINE_FILLS}
+    for name in HEADLINE_FILLS:
+        yield name, np.rint(fills(name, images, keep, found.indices, noise)).astype(np.uint8)
 
 
 def _said_of(answers: np.ndarray, labels: np.ndarray, thresholds: dict[str, float], draws: dict) -> dict:

@@ -36,7 +36,8 @@ class Settings:
             each training image once; what is then maximised lies below the ELBO of the mean likelihood over all shifts
             (Nabarro 2022, arXiv 2106.05586).
         kl_start: weight of the KL divergence at the first step; it grows linearly.
-        kl_share: share of all steps after which it is exactly `temperature`; 0: from the start.
+        kl_share: share of all steps after which it is exactly `temperature`, .9 at most, so that the last tenth is
+            learnt under it; 0: from the start.
         temperature: the weight at the end. 1 is the Bayesian posterior; anything else a tempered one, and says so.
         rank: of the low-rank Normal's factor.
         members: of a deep ensemble.
@@ -77,9 +78,10 @@ class Settings:
                 raise UserError(
                     f"The Bayesian network's {name} is {getattr(self, name)}: give every layer at least one unit."
                 )
-        if not (0 <= self.kl_share <= 1 and 0 < self.wide_share < 1 and 0 < self.dropout < 1):
+        if not (0 <= self.kl_share <= 0.9 and 0 < self.wide_share < 1 and 0 < self.dropout < 1):
             raise UserError(
-                "The Bayesian network's kl_share, wide_share and dropout are shares: set them within 0 and 1."
+                "The Bayesian network's kl_share, wide_share and dropout are shares: set them within 0 and 1, "
+                "kl_share to 0.9 at most."
             )
         if self.own_scales and self.narrow_scale is not None:
             raise UserError(

@@ -62,14 +62,19 @@ def check_source(name: str, params: DataParams, any_size: bool = False) -> int:
     return min(10_000, params.n_test or 10_000)  # MNIST and CIFAR-10
 
 
+DOWNLOADED = {"MNIST": (1, 28, 28), "CIFAR10": (3, 32, 32)}  # (C, H, W) of torchvision's datasets
+
+
 def first_shape(name: str, params: DataParams) -> tuple[int, ...] | None:
-    """(C, H, W) of the dataset's images, by one of them; None where none is at hand yet."""
+    """(C, H, W) of the dataset's images, by one of them, or known beforehand; None where none is at hand yet."""
     if params.source != "parquet":
         return (1, 28, 28) if params.source == "digits" else (3, SIDE, SIDE)
     folder = raw_folder(name)
     if has_parquet(folder):
         return first_parquet_image(folder / "train.parquet").shape
     png = next(iter((folder / "train").glob("*/*.png")), None)
+    if png is None and params.download is not None:
+        return DOWNLOADED[params.download]
     return None if png is None else decode_png(png.read_bytes(), f"Image {png}").shape
 
 

@@ -23,29 +23,29 @@ PART = 2_000_000  # draws in memory at once
 
 @dataclass(frozen=True)
 class Difference:
-    """A difference of two means with its 95 % interval."""
-
-    point: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class BestControl:
-    """A method minus the best of its controls; `control` is the best one on all images.
+    """A difference of two means with its 95 % interval.
 
     Attributes:
         differing: images on which the two score differently.
     """
 
-    difference: Difference
-    control: str
+    point: float
+    low: float
+    high: float
     differing: int
 
     @property
     def is_ahead(self) -> bool:
         """The interval lies above 0, and not by a handful of images, of which a bootstrap is too sure."""
-        return self.difference.low > 0 and self.differing >= LEAST_DIFFERING
+        return self.low > 0 and self.differing >= LEAST_DIFFERING
+
+
+@dataclass(frozen=True)
+class BestControl:
+    """A method minus the best of its controls; `control` is the best one on all images."""
+
+    difference: Difference
+    control: str
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ class Claim:
 
     @property
     def is_supported(self) -> bool:
-        """The interval lies above 0, and p < .05."""
-        return self.difference.low > 0 and self.p < SIGNIFICANT
+        """The difference is ahead, and p < .05."""
+        return self.difference.is_ahead and self.p < SIGNIFICANT
 
 
 def resampled_means(scores: np.ndarray, replicates: int, seed: int) -> np.ndarray:
@@ -91,10 +91,10 @@ def resampled_means(scores: np.ndarray, replicates: int, seed: int) -> np.ndarra
     return means
 
 
-def _interval(point: float, replicates: np.ndarray) -> Difference:
-    """A point with the percentile interval of its replicates (R,)."""
+def _interval(a: np.ndarray, b: np.ndarray, replicates: np.ndarray) -> Difference:
+    """Of two methods' scores (N,), with the percentile interval of its replicates (R,)."""
     low, high = np.quantile(replicates, TAILS)
-    return Difference(float(point), float(low), float(high))
+    return Difference(float(a.mean() - b.mean()), float(low), float(high), int(np.count_nonzero(a != b)))
 
 
 def difference(a: int, b: int, scores: np.ndarray, means: np.ndarray) -> Difference:
@@ -105,7 +105,7 @@ def difference(a: int, b: int, scores: np.ndarray, means: np.ndarray) -> Differe
         scores: float64 (M, N).
         means: (R, M), `resampled_means` of these scores.
     """
-    return _interval(scores[a].mean() - scores[b].mean(), means[:, a] - means[:, b])
+    return _interval(scores[a], scores[b], means[:, a] - means[:, b])
 
 
 def against_best_control(
@@ -137,8 +137,8 @@ def against_best_control(
         if not len(controls):
             continue
         best = controls[point[controls].argmax()]
-        gain = _interval(point[row] - point[best], means[:, row] - means[:, controls].max(1))
-        results[name] = BestControl(gain, names[best], int(np.count_nonzero(scores[row] != scores[best])))
+        gain = _interval(scores[row], scores[best], means[:, row] - means[:, controls].max(1))
+        results[name] = BestControl(gain, names[best])
     return results
 
 

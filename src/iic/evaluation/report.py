@@ -13,9 +13,10 @@ from torch import nn
 from iic.classifiers.inference import fingerprint
 from iic.data.images import ImageSet
 from iic.errors import UserError
+from iic.evaluation.areas import curves, mean_ranks
 from iic.evaluation.outcomes import Outcomes
 from iic.evaluation.scores import correct, proportion
-from iic.evaluation.summary import curves, headline, mean_ranks
+from iic.evaluation.summary import headline
 from iic.params import Block
 from iic.provenance import EXPLAINING, JUDGING, REPORT_SCHEMA, code_hash, made_like
 
@@ -105,10 +106,10 @@ def accuracy_report(
     both = {"headline": headlines, "matrix": matrices}
     made_of = {"model": fingerprint(model), "data": card["test"]["sha256"]}
     check_made_alike(dataset, **made_of, outcomes=both, costs=costs, parameters=parameters)
-    if model_accuracy["network"] != made_of["model"]:
+    if model_accuracy.get("network") != made_of["model"]:
         raise UserError(
-            f"{dataset}.model_accuracy is of another network than the maps: run `kedro run --pipelines training` and "
-            "the evaluation again."
+            f"{dataset}.model_accuracy is of another network than the maps, or of an older version: "
+            "run `kedro run --pipelines training` and the evaluation again."
         )
     params = parameters["evaluation"]
     chosen = next(iter(headlines.values())).indices

@@ -1,4 +1,4 @@
-"""From the judges' answers to the numbers of a report: cells, curves, differences from the best control, groups.
+"""From the judges' answers to the numbers of a report: cells, differences from the best control, groups, claims.
 
 Everywhere a score is oriented so that higher speaks for the map: accuracy where its top pixels are kept, accuracy lost
 where they are removed. Noise seeds are averaged per image first; images are the unit that the bootstrap draws again.
@@ -11,7 +11,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.integrate import trapezoid
 
 from iic.evaluation.comparison import (
     BestControl,
@@ -20,7 +19,6 @@ from iic.evaluation.comparison import (
     claims,
     difference,
     groups,
-    ranks_by_fill,
     resampled_means,
     tellable_pairs,
 )
@@ -68,12 +66,6 @@ def oriented(values: np.ndarray, direction: str) -> np.ndarray:
     return values if direction == "keep" else 1 - values
 
 
-def area_per_image(outcomes: Outcomes, way: Way, shares: Sequence[float], what: str = "accuracy") -> np.ndarray:
-    """Area under each image's curve over the shares, a mean height in 0..1: float64 (N,); `what` as in `per_image`."""
-    heights = np.stack([per_image(outcomes, way, share, what) for share in shares])  # (shares, N)
-    return trapezoid(heights, shares, axis=0) / (shares[-1] - shares[0])
-
-
 def cell_summary(outcomes: Outcomes, way: Way, share: float, *, replicates: int, seed: int) -> dict[str, Any]:
     """Accuracy with its 95 % interval, agreement and probability of the explained class; whether the judge abstains."""
     rows = _rows(outcomes, way, share)
@@ -87,18 +79,13 @@ def cell_summary(outcomes: Outcomes, way: Way, share: float, *, replicates: int,
         "interval": list(interval),
         "agreement": float(outcomes.same(rows).mean()),
         "probability": float(outcomes.probability[rows].mean()),
-        "abstains": _is_silent(outcomes, way, share),
+        "abstains": is_silent(outcomes, way, share),
     }
 
 
-def _is_silent(outcomes: Outcomes, way: Way, share: float) -> bool:
+def is_silent(outcomes: Outcomes, way: Way, share: float) -> bool:
     """Whether the judge abstains with one noise seed at least."""
     return any(abstains(outcomes.predicted[row], outcomes.labels) for row in _rows(outcomes, way, share))
-
-
-def silent_shares(outcomes: Outcomes, way: Way, shares: Sequence[float]) -> list[float]:
-    """The shares at which the judge abstains: an area over one of them is nobody's score."""
-    return [share for share in shares if _is_silent(outcomes, way, share)]
 
 
 def compare(
@@ -124,11 +111,11 @@ def compare(
     for row, name in enumerate(names):
         lead = None if name in silent else leads.get(name)
         others = [k for k, other in enumerate(names) if other in silent and is_control_of(other, name)]
-        behind = [names[k] for k in others if difference(row, k, scores, means).low <= 0]
+        behind = [names[k] for k in others if not difference(row, k, scores, means).is_ahead]
         found[name] = {
             "lead": None if lead is None else _lead(lead),
             "not_ahead_of_silent": [] if name in silent else behind,
-            "beats_controls": lead is not None and lead.is_ahead and not behind,
+            "beats_controls": lead is not None and leads[name].difference.is_ahead and not behind,
         }
     rows = np.flatnonzero(speaks)
     tied = groups(scores[rows].mean(1), tellable_pairs(means[:, rows]))
@@ -137,7 +124,7 @@ def compare(
 
 def _lead(lead: BestControl) -> dict[str, Any]:
     """JSON-ready."""
-    return _difference(lead.difference) | {"control": lead.control, "differing": lead.differing}
+    return _difference(lead.difference) | {"control": lead.control, "differing": lead.difference.differing}
 
 
 def headline(outcomes: Mapping[str, Outcomes], share: float, *, replicates: int, seed: int) -> list[dict[str, Any]]:
@@ -178,38 +165,6 @@ def _other_judges(
     return found
 
 
-def mean_ranks(outcomes: Mapping[str, Outcomes]) -> list[dict[str, Any]]:
-    """For every judge and direction: each method's mean rank over the fills by its area; a description, not a test.
-
-    In a fill where the judge abstains on it a method has no rank, and the others are ranked without it.
-    """
-    first = next(iter(outcomes.values()))
-    shares = sorted({cell.share for cell in first.cells})
-    found = []
-    for judge, direction in dict.fromkeys(way[:2] for way in ways(first)):
-        some = [way for way in ways(first) if way[:2] == (judge, direction)]
-        areas = [
-            [
-                np.nan if silent_shares(o, way, shares) else area_per_image(o, way, shares).mean()
-                for o in outcomes.values()
-            ]
-            for way in some
-        ]  # (F, M)
-        ranks = ranks_by_fill(oriented(np.array(areas), direction))
-        found.append(
-            {
-                "judge": judge,
-                "direction": direction,
-                "fills": [way[2] for way in some],
-                "fills_ranked": dict(zip(outcomes, (~np.isnan(areas)).sum(0).tolist(), strict=True)),
-                "mean_rank": {
-                    m: None if np.isnan(rank) else float(rank) for m, rank in zip(outcomes, ranks, strict=True)
-                },
-            }
-        )
-    return found
-
-
 def claimed(
     outcomes: Mapping[str, Outcomes],
     way: Way,
@@ -242,8 +197,8 @@ def claimed(
         for better, worse in fair_twins(claim.better, claim.worse):
             known = better in outcomes and worse in outcomes
             gain = difference(names.index(better), names.index(worse), scores, means) if known else None
-            twins.append({"better": better, "worse": worse, **_difference(gain)})
-        holds = [twin["interval"] is not None and twin["interval"][0] > 0 for twin in twins]
+            holds = gain is not None and gain.is_ahead
+            twins.append({"better": better, "worse": worse, **_difference(gain), "holds": holds})
         asked = {claim.better, claim.worse, *(twin[key] for twin in twins for key in ("better", "worse"))}
         silenced = sorted(asked & set(silent))
         found.append(
@@ -254,7 +209,7 @@ def claimed(
                 "p": claim.p,
                 "twins": twins,
                 "abstains": silenced,
-                "supported": claim.is_supported and all(holds) and not silenced,
+                "supported": claim.is_supported and all(twin["holds"] for twin in twins) and not silenced,
             }
         )
     return found
@@ -265,37 +220,3 @@ def _difference(gain: Difference | None) -> dict[str, Any]:
     if gain is None:
         return {"value": None, "interval": None}
     return {"value": gain.point, "interval": [gain.low, gain.high]}
-
-
-def curves(outcomes: Mapping[str, Outcomes], *, replicates: int, seed: int) -> list[dict[str, Any]]:
-    """For every judge, direction and fill: each method's cells over the shares, its area, the area's lead, groups.
-
-    Where the judge abstains at one of the shares an area has no lead and is nobody's best control: to name one class
-    whatever is removed looks like the best of maps.
-    """
-    first = next(iter(outcomes.values()))
-    shares = sorted({cell.share for cell in first.cells})
-    names, found = list(outcomes), []
-    for way in ways(first):
-        areas = np.stack([area_per_image(o, way, shares) for o in outcomes.values()])  # (M, N)
-        scores = oriented(areas, way.direction)
-        silent = {name: silent_shares(o, way, shares) for name, o in outcomes.items()}
-        quiet = [name for name, some in silent.items() if some]
-        leads, tied = compare(names, scores, resampled_means(scores, replicates, seed), quiet)
-        rows = {}
-        for name, o, area in zip(names, outcomes.values(), areas, strict=True):
-            cells = [cell_summary(o, way, share, replicates=replicates, seed=seed) for share in shares]
-            rows[name] = {
-                "cells": cells,
-                "area": float(area.mean()),
-                "area_interval": list(bootstrap_interval(area, replicates=replicates, seed=seed)),
-                "area_minus_best_control": leads[name].pop("lead"),
-                **leads[name],
-                "abstains": silent[name],
-                **{
-                    f"{what}_area": float(area_per_image(o, way, shares, what).mean())
-                    for what in ("agreement", "probability")
-                },
-            }
-        found.append(way._asdict() | {"shares": shares, "methods": rows, "groups": tied})
-    return found

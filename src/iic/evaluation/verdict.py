@@ -154,7 +154,7 @@ def _claim(claim: dict, table: dict, report: dict) -> str:
             f"{better} scores above {worse} by {evidence}, but the fair comparison was not made: "
             f"add {_list(wanted)} to IIC_METHODS."
         )
-    failed = next(t for t in claim["twins"] if t["interval"][0] <= 0)
+    failed = next(t for t in claim["twins"] if not t["holds"])
     return (
         f"{better} scores above {worse} by {evidence}, but not in the fair comparison: `{failed['better']}` over "
         f"`{failed['worse']}` by {_number(failed['value'])} ({_range(failed['interval'])})."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iic.report.style import BLUE, FILLS, GREEN, ORANGE, new_figure, title
+from iic.report.style import BLUE, FILLS, GREEN, MANY, ORANGE, new_figure, one_line, title
 
 
 def bayesian_plot(report: dict) -> Any:
@@ -44,7 +44,7 @@ def bayesian_plot(report: dict) -> Any:
         )
         for fill, colour in zip(degraded[methods[0]], (BLUE, ORANGE), strict=True)
     ]
-    _grouped(right, [title(m) for m in methods], columns)
+    _grouped(right, [one_line(m) if len(methods) > MANY else title(m) for m in methods], columns)
     right.axhline(clean, color=GREEN, ls="--", label=f"confidence, clean: {clean:.2f}")
     right.set(ylabel="mean probability of the forced answer", title="confidence on what each method keeps")
     for axis in (left, right):
@@ -61,10 +61,11 @@ def _grouped(axis: Any, names: list[str], columns) -> None:
         places = [i + (number - (len(columns) - 1) / 2) * width for i in range(len(names))]
         heights = [height or 0 for height, _ in bars]
         ends = [interval or (height, height) for height, (_, interval) in zip(heights, bars, strict=True)]
-        reach = [[h - low for h, (low, _) in zip(heights, ends, strict=True)]]
-        reach.append([high - h for h, (_, high) in zip(heights, ends, strict=True)])
+        reach = [[max(0.0, h - low) for h, (low, _) in zip(heights, ends, strict=True)]]
+        reach.append([max(0.0, high - h) for h, (_, high) in zip(heights, ends, strict=True)])
         axis.bar(places, heights, width * 0.95, yerr=reach, capsize=2, error_kw={"lw": 0.8}, color=colour, label=label)
         for place, (height, _), (_, high) in zip(places, bars, ends, strict=True):
             text = "none" if height is None else f"{height:.2f}"  # nothing answered has no accuracy
             axis.text(place, high + 0.01, text, ha="center", va="bottom", fontsize=7)
-    axis.set_xticks(range(len(names)), names, fontsize=8)
+    many = len(names) > MANY
+    axis.set_xticks(range(len(names)), names, fontsize=8, rotation=90 if many else 0)

@@ -57,8 +57,9 @@ def leakage_bars(dataset: str, leaks: dict[str, dict]) -> Any:
 
 
 def _check_alike(dataset: str, method: str, leak: dict, first: dict) -> None:
-    made = all(leak["made"].get(key) == first["made"].get(key) for key in ("model", "data", "code"))
-    if not made or any(leak[key] != first[key] for key in ("n", "n_test", "kept_share")):
+    made, like = leak.get("made", {}), first.get("made", {})
+    alike = all(made.get(key) == like.get(key) for key in ("model", "data", "code"))
+    if not alike or any(leak.get(key) != first.get(key) for key in ("n", "n_test", "kept_share")):
         raise UserError(
             f"The leakage of {dataset}.{method} is of another network, share or number of images than "
             f"{first['method']}'s: run `kedro run --pipelines evaluation` again, without --only-missing-outputs."

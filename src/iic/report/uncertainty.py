@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from iic.evaluation.statistics import wilson_interval
 from iic.report.style import COLOURS, GREY, MARKERS, new_figure
 
 COLUMNS = 3  # networks beside each other
@@ -94,7 +93,7 @@ def _reliability(axis: Any, bins: list[dict], colour: str) -> None:
     """A point with Wilson's interval for each bin that holds images, and where calibrated ones would lie."""
     shown = [b for b in bins if b["count"]]
     accuracy = np.array([b["accuracy"] for b in shown])
-    ends = np.array([wilson_interval(b["accuracy"] * b["count"], b["count"]) for b in shown])  # (B, 2)
+    ends = np.array([b["interval"] for b in shown])  # (B, 2)
     reach = 100 * np.maximum(0, np.abs(ends.T - accuracy))
     axis.plot([0, 100], [0, 100], color=GREY, lw=0.8, ls="--")
     confidence = [100 * b["confidence"] for b in shown]

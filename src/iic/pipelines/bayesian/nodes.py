@@ -255,9 +255,12 @@ def report_bayesian(
     **maps: Attributions,
 ) -> dict:
     """Accuracy, coverage, refusal of noise, confidence on degraded images: the posterior's, and the plain network's."""
+    from iic.bayes.asked import PLAIN
     from iic.bayes.report import bayesian_report
 
     check_maps(maps, model, card, dataset)
     fill = np.array(card["train"]["mean"])
-    networks, _ = _networks(params, model, {posterior.kind: posterior}, dataset, last_layer=False)
-    return bayesian_report(*networks.values(), test, maps, fill, params, evaluation, dataset=dataset)
+    networks, _ = _networks(params, model, {"posterior": posterior}, dataset, last_layer=False)
+    return bayesian_report(
+        networks[PLAIN], networks["posterior"], test, maps, fill, params, evaluation, dataset=dataset
+    )

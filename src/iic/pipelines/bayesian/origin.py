@@ -23,9 +23,10 @@ def check_uncertainty(
     uncertainty: dict, model: Any, posteriors: Mapping[str, Any], test: ImageSet, dataset: str
 ) -> None:
     """Raise UserError unless the thresholds in `uncertainty` are those of these networks."""
-    made, wanted = uncertainty["made"], made_from(model, posteriors, test)
-    others = [name for name, print_ in wanted["networks"].items() if made["networks"].get(name) != print_]
-    others += [key for key in ("model", "data") if made[key] != wanted[key]]
+    made, wanted = uncertainty.get("made", {}), made_from(model, posteriors, test)
+    known = made.get("networks", {})
+    others = [name for name, its_print in wanted["networks"].items() if known.get(name) != its_print]
+    others += [key for key in ("model", "data") if made.get(key) != wanted[key]]
     if others:
         raise UserError(
             f"The thresholds in {dataset}.uncertainty are of another {others[0]} than there is now: "

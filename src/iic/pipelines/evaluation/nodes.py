@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from iic.data.images import ImageSet
+from iic.errors import UserError
 from iic.explainers.attributions import Attributions
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
 from iic.progress import bar
-from iic.provenance import JUDGING, code_hash, made_like
+from iic.provenance import JUDGING, REPORT_SCHEMA, code_hash, made_like
 
 
 def train_judges(
@@ -117,13 +118,24 @@ def write_verdict(report: dict) -> str:
     """What the report says, in sentences."""
     from iic.evaluation.verdict import verdict
 
-    return verdict(report)
+    return verdict(_current(report))
+
+
+def _current(report: dict) -> dict:
+    """The report, unless an older version of the code wrote it, with other fields."""
+    if report.get("schema") != REPORT_SCHEMA:
+        raise UserError(
+            f"The accuracy report of '{report['dataset']['dataset']}' was written by another version of the code: "
+            "run `kedro run --pipelines evaluation` again, without --only-missing-outputs."
+        )
+    return report
 
 
 def tabulate(report: dict) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """The report as tables: every cell, every lead over the best control, every claim; a row each."""
     from iic.evaluation.tables import cell_table, claim_table, lead_table
 
+    report = _current(report)
     return cell_table(report), lead_table(report), claim_table(report)
 
 
@@ -131,14 +143,14 @@ def draw_curves(report: dict) -> Any:
     """Accuracy over the share of pixels, one panel per judge, direction and fill."""
     from iic.report.degradation import degradation_curves
 
-    return degradation_curves(report)
+    return degradation_curves(_current(report))
 
 
 def draw_cost(report: dict) -> Any:
     """Score against cost."""
     from iic.report.pareto import score_against_cost
 
-    return score_against_cost(report)
+    return score_against_cost(_current(report))
 
 
 def draw_accuracy(report: dict) -> Any:
