@@ -9,8 +9,9 @@ from iic.report.style import BLUE, FILLS, GREEN, MANY, ORANGE, new_figure, one_l
 
 def bayesian_plot(report: dict) -> Any:
     """Left: forced answers and both rules of refusal; right: confidence on degraded images; 95 % intervals."""
-    wide = max(7.0, 1.1 * len(report["degraded"]))
-    figure, axes = new_figure(5 + wide, 4.8, 1, 2, width_ratios=(5, wide))
+    many = len(report["degraded"]) > MANY
+    wide = max(7.0, (0.5 if many else 1.1) * len(report["degraded"]))
+    figure, axes = new_figure(5 + wide, 6.4 if many else 4.4, 1, 2, width_ratios=(5, wide))
     left, right = axes[0]
     rules, noise = report["test"], report["uniform_noise"]
     names = ["forced", *rules]
@@ -44,12 +45,12 @@ def bayesian_plot(report: dict) -> Any:
         )
         for fill, colour in zip(degraded[methods[0]], (BLUE, ORANGE), strict=True)
     ]
-    _grouped(right, [one_line(m) if len(methods) > MANY else title(m) for m in methods], columns)
+    _grouped(right, [one_line(m) if many else title(m) for m in methods], columns)
     right.axhline(clean, color=GREEN, ls="--", label=f"confidence, clean: {clean:.2f}")
     right.set(ylabel="mean probability of the forced answer", title="confidence on what each method keeps")
-    for axis in (left, right):
-        axis.set_ylim(0, 1.15)
-        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.27), fontsize=8)
+    for axis, columns in ((left, 2), (right, 3)):
+        axis.set(ylim=(0, 1.4), yticks=[0, 0.2, 0.4, 0.6, 0.8, 1])  # the legend has the room above
+        axis.legend(loc="upper center", ncols=columns, fontsize=8)
     figure.suptitle(f"{report['dataset']}: Bayesian network, {report['samples']} posterior samples")
     return figure
 

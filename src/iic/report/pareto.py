@@ -47,8 +47,8 @@ def score_against_cost(report: dict) -> Any:
     if labels:
         figure.legend([entries[label] for label in labels], labels, loc="outside right upper", fontsize=8)
     figure.suptitle(
-        f"{report['dataset']['dataset']}: score against cost, 95 % intervals; each over the best of its own "
-        "controls, none where the judge abstains; the line joins the best at each cost",
+        f"{report['dataset']['dataset']}: score against cost, 95 % intervals; the line joins the best at each cost\n"
+        "each method over the best of its own controls, none where the judge abstains",
         fontsize=10,
     )
     return figure
