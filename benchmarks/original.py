@@ -17,7 +17,7 @@ from dataclasses import replace
 from setting import Setting
 
 from iic.evaluation.fills import Fills
-from iic.evaluation.original import MADE_BY, PUBLISHED, STUDY, Measured, Variant, measure, variants
+from iic.evaluation.original import PUBLISHED, STUDY, Measured, Variant, map_key, measure, variants
 from iic.evaluation.statistics import wilson_interval
 from iic.progress import bar
 
@@ -35,12 +35,7 @@ def published(dataset: str, method: str) -> str:
 
 def sharing_methods(variant: Variant, first: Variant) -> tuple[str, ...]:
     """The methods whose maps are made as in the first row."""
-    return tuple(
-        method
-        for method in variant.methods
-        if variant.shortcuts.selection == first.shortcuts.selection
-        and all(getattr(variant.shortcuts, name) == getattr(first.shortcuts, name) for name in MADE_BY[method])
-    )
+    return tuple(method for method in variant.methods if map_key(variant, method) == map_key(first, method))
 
 
 def cell(found: Measured | None) -> str:

@@ -7,8 +7,10 @@ from scipy.optimize import minimize
 
 from iic.bayes import inference, network, uncertainty
 from iic.bayes.inference import Posterior, Settings, fit, sample_logits, sample_probabilities
+from iic.bayes.report import clean_figures, refused_figures
 from iic.data.sources import load_digits
 from iic.errors import UserError
+from iic.evaluation.statistics import wilson_interval
 
 # A high rate, because in only 500 steps the scales have to grow from 0.01 towards the prior.
 QUICK = Settings(hidden=(40,), prior_scale=0.5, epochs=5, batch_size=40, learning_rate=0.02)
@@ -180,24 +182,27 @@ def test_an_even_number_of_samples_takes_the_middle_of_the_two_middle_ones():
     assert uncertainty.median_rule(probabilities, 0.71)[1].tolist() == [False]
 
 
-def test_summary_by_hand():
-    labels = np.array([0, 2, 1])
-    row = uncertainty.summary(torch.from_numpy(hand_made()), labels, 0.2)
-    assert row == {
-        "forced_accuracy": pytest.approx(1 / 3),
-        "coverage": pytest.approx(1 / 3),
-        "answered_accuracy": 1.0,
-        "confidence": pytest.approx((1.3 / 3 + 0.9 / 3 + 1 / 3) / 3),
-    }
-    assert all(type(value) is float for value in row.values())
-    nothing = uncertainty.summary(hand_made(), labels, 0.9, rule="confidence")
-    assert nothing["coverage"] == 0 and nothing["answered_accuracy"] is None
-    unlabelled = uncertainty.summary(hand_made(), None, 0.2)
-    assert unlabelled["forced_accuracy"] is None and unlabelled["coverage"] == row["coverage"]
-    with pytest.raises(UserError, match="one label per image"):
-        uncertainty.summary(hand_made(), labels[:2], 0.2)
-    with pytest.raises(UserError, match="no rule of refusal 'mode': choose one of median, confidence"):
-        uncertainty.summary(hand_made(), labels, 0.2, rule="mode")
+def test_the_figures_by_hand():
+    labels, rules, draws = np.array([0, 2, 1]), {"median": 0.2, "confidence": 0.9}, {"replicates": 50, "seed": 0}
+    row = clean_figures(hand_made(), labels, rules, draws)
+    assert row["forced_accuracy"] == pytest.approx(1 / 3)
+    assert row["test"]["median"]["coverage"] == pytest.approx(1 / 3)
+    assert row["test"]["median"]["answered_accuracy"] == 1.0
+    assert row["clean_confidence"] == pytest.approx((1.3 / 3 + 0.9 / 3 + 1 / 3) / 3)
+    assert row["forced_interval"] == pytest.approx(wilson_interval(1, 3))
+    assert row["test"]["median"]["coverage_interval"] == pytest.approx(wilson_interval(1, 3))
+    assert row["test"]["median"]["answered_interval"] == pytest.approx(wilson_interval(1, 1))
+    nothing = row["test"]["confidence"]
+    assert nothing["coverage"] == 0 and nothing["answered_accuracy"] is nothing["answered_interval"] is None
+    unlabelled = refused_figures(hand_made(), rules)
+    assert unlabelled["median"]["refused"] == pytest.approx(2 / 3) and unlabelled["confidence"]["refused"] == 1
+    with pytest.raises(UserError, match="label"):
+        clean_figures(hand_made(), labels[:2], rules, draws)
+    broken = hand_made()
+    broken[1, 2, 0] = np.nan
+    for ask in (lambda: clean_figures(broken, labels, rules, draws), lambda: refused_figures(broken, rules)):
+        with pytest.raises(UserError, match="image 2"):
+            ask()
 
 
 def test_noise_is_uniform_and_keyed_by_the_seed():
@@ -215,12 +220,14 @@ def test_digits_are_learnt_and_noise_is_doubted(digits):
     assert posterior.curve[-1] < posterior.curve[0]
     real = sample_probabilities(posterior, test.images, 50, seed=0)
     noise = sample_probabilities(posterior, uncertainty.uniform_noise(200, (1, 28, 28), seed=0), 50, seed=0)
-    known = uncertainty.summary(real, test.labels, 0.9, rule="confidence")
-    unknown = uncertainty.summary(noise, None, 0.9, rule="confidence")
-    assert known["forced_accuracy"] > 0.90
-    assert known["answered_accuracy"] > known["forced_accuracy"]
-    assert unknown["coverage"] < 0.1 < known["coverage"]
-    assert unknown["confidence"] < known["confidence"] - 0.2
+    rules, draws = {"confidence": 0.9}, {"replicates": 50, "seed": 0}
+    row = clean_figures(real.numpy(), test.labels, rules, draws)
+    known = row["test"]["confidence"]
+    refused = refused_figures(noise.numpy(), rules)["confidence"]["refused"]
+    assert row["forced_accuracy"] > 0.90
+    assert known["answered_accuracy"] > row["forced_accuracy"]
+    assert 1 - refused < 0.1 < known["coverage"]
+    assert uncertainty.forced_prediction(noise)[1].mean() < row["clean_confidence"] - 0.2
 
 
 def test_the_curve_is_reported_through_progress():

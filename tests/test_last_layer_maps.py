@@ -8,7 +8,7 @@ import torch
 from captum.attr import IntegratedGradients
 
 from iic.bayes import last_layer, posteriors
-from iic.bayes.explained import posterior_explanations, refusal_explanations
+from iic.bayes.explained import maps_of_last_layer, posterior_explanations, refusal_explanations
 from iic.bayes.last_layer_maps import LastLayer, LastLayerDoubt, integrated_gradients_maps, lrp_maps
 from iic.bayes.refusal import DOUBTS, Doubt, gradient_x_input, integrated_gradients
 from iic.bayes.settings import Settings
@@ -119,19 +119,13 @@ def test_the_reports_of_a_last_layer(layer, images):
     forward = Forward(layer.frozen, "float32", "cpu", 1.0)
     context = Context(layer.frozen, forward, MEAN, PARAMS, Segmenter(PARAMS))
 
-    def lrp(drawn, *which):
-        return lrp_maps(layer, context, drawn, *which)
-
-    def gradients(drawn, some, _, targets):
-        return integrated_gradients_maps(layer, drawn, some, targets, steps=2)
-
     report, maps = posterior_explanations(
         posterior,
         images,
         12,
         2,
         **draws,
-        maps={"lrp": lrp, "integrated_gradients": gradients},
+        maps=maps_of_last_layer(layer, context),
         of_shown=("integrated_gradients",),
         see=lambda some: last_layer.features(layer.model, torch.from_numpy(some)).numpy(),
     )

@@ -7,9 +7,10 @@ from functools import partial
 
 import numpy as np
 
+from iic.bayes import last_layer_maps
 from iic.bayes.explanations import Samples, integrated_gradients_maps, lrp_maps
 from iic.bayes.inference import sample_probabilities, sample_weights
-from iic.bayes.last_layer_maps import LastLayerDoubt
+from iic.bayes.last_layer_maps import LastLayer, LastLayerDoubt
 from iic.bayes.record import Learnt
 from iic.bayes.refusal import DOUBTS, Doubt, gradient_x_input, integrated_gradients, kernel_shap, removal_curve
 from iic.bayes.selection import selection_measures, share
@@ -18,6 +19,7 @@ from iic.bayes.uncertainty_table import read
 from iic.data.images import ImageSet
 from iic.evaluation.fills import Fills
 from iic.explainers.attributions import select_images
+from iic.explainers.context import Context
 from iic.explainers.segmentation import Segmenter
 
 # (samples, images, indices, targets) -> maps of the next samples, (B, N, H, W) each
@@ -31,6 +33,16 @@ def maps_of_whole(pixel_mean: float) -> dict[str, Explain]:
         "lrp": lambda drawn, images, _, targets: lrp_maps(drawn, pixel_mean, images, targets, rules="epsilon_plus_box"),
         "integrated_gradients": lambda drawn, images, _, targets: integrated_gradients_maps(
             drawn, pixel_mean, images, targets, steps=STEPS
+        ),
+    }
+
+
+def maps_of_last_layer(layer: LastLayer, context: Context, progress: Callable = iter) -> dict[str, Explain]:
+    """How a posterior of a last layer is explained: by name; `context` is the network's, `progress` wraps samples."""
+    return {
+        "lrp": lambda drawn, *which: last_layer_maps.lrp_maps(layer, context, drawn, *which, progress=progress),
+        "integrated_gradients": lambda drawn, images, _, targets: last_layer_maps.integrated_gradients_maps(
+            layer, drawn, images, targets, steps=STEPS
         ),
     }
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from iic.bayes.asked import Ask
 from iic.bayes.bootstrap import mean_interval
+from iic.bayes.scores import check_labels, check_probabilities
 from iic.bayes.selection import share
 from iic.bayes.uncertainty import RULES, forced_prediction, uniform_noise
 from iic.data.images import ImageSet
@@ -47,47 +48,38 @@ def bayesian_report(
         evaluation: share kept and noise seeds of the degraded images, of which the first is used; the bootstrap.
         dataset: its name.
     """
-    fills = Fills(fill, test.images[:0])
+    draws = {"replicates": evaluation.bootstrap, "seed": evaluation.seed}
+    thresholds = {"median": params.threshold, "confidence": CONFIDENCE_THRESHOLD}
+    noise = uniform_noise(params.noise_images, test.images.shape[1:], params.seed)
+    networks, degraded = {"posterior": posterior, "plain": plain}, {"posterior": {}, "plain": {}}
+    for method, found in maps.items():
+        for name, pixels in _degraded(test, found, Fills(fill, test.images[:0]), evaluation):
+            for network, ask in networks.items():
+                cell = figures(ask(pixels), test.labels[found.indices], thresholds, draws)
+                degraded[network].setdefault(method, {})[name] = cell
+    said = {
+        network: {
+            "precision": ask.precision,
+            **clean_figures(ask(test.images), test.labels, thresholds, draws),
+            "uniform_noise": refused_figures(ask(noise), thresholds),
+            "degraded": degraded[network],
+        }
+        for network, ask in networks.items()
+    }
     return {
         "dataset": dataset,
         "n_images": len(test),
         "samples": params.samples,
-        **_of_network(posterior, test, maps, fills, params, evaluation),
-        "plain": _of_network(plain, test, maps, fills, params, evaluation),
+        **said["posterior"],
+        "plain": said["plain"],
         "parameters": {"bayesian": params.model_dump(mode="json"), "evaluation": evaluation.model_dump(mode="json")},
         "rules": WORDS,
     }
 
 
-def _of_network(
-    ask: Ask,
-    test: ImageSet,
-    maps: dict[str, Attributions],
-    fills: Fills,
-    params: BayesianParams,
-    evaluation: EvaluationParams,
-) -> dict:
-    """What one network says: of the test images, of noise, and of what each method keeps."""
-    draws = {"replicates": evaluation.bootstrap, "seed": evaluation.seed}
-    thresholds = {"median": params.threshold, "confidence": CONFIDENCE_THRESHOLD}
-    noise = uniform_noise(params.noise_images, test.images.shape[1:], params.seed)
-    return {
-        "precision": ask.precision,
-        **_clean(ask(test.images), test.labels, thresholds, draws),
-        "uniform_noise": _noise(ask(noise), thresholds),
-        "degraded": {
-            method: {
-                name: _said_of(ask(pixels), test.labels[found.indices], thresholds, draws)
-                for name, pixels in _degraded(test, found, fills, evaluation)
-            }
-            for method, found in maps.items()
-        },
-    }
-
-
-def _clean(answers: np.ndarray, labels: np.ndarray, thresholds: dict[str, float], draws: dict) -> dict:
+def clean_figures(answers: np.ndarray, labels: np.ndarray, thresholds: dict[str, float], draws: dict) -> dict:
     """The test images, (S, N, K), forced and by each rule."""
-    row = _said_of(answers, labels, thresholds, draws)
+    row = figures(answers, labels, thresholds, draws)
     rules = {}
     for rule, threshold in thresholds.items():
         predicted, is_answered = RULES[rule](answers, threshold)
@@ -108,9 +100,9 @@ def _clean(answers: np.ndarray, labels: np.ndarray, thresholds: dict[str, float]
     }
 
 
-def _noise(answers: np.ndarray, thresholds: dict[str, float]) -> dict:
+def refused_figures(answers: np.ndarray, thresholds: dict[str, float]) -> dict:
     """How many of the noise images, (S, N, K), each rule refuses."""
-    found = {}
+    found, answers = {}, check_probabilities(answers, "noise image")
     for rule, threshold in thresholds.items():
         refused = share(~RULES[rule](answers, threshold)[1])
         found[rule] = {"refused": refused["value"], "interval": refused["interval"], "n_images": len(answers[0])}
@@ -128,8 +120,14 @@ def _degraded(
         yield name, np.rint(fills(name, images, keep, found.indices, noise)).astype(np.uint8)
 
 
-def _said_of(answers: np.ndarray, labels: np.ndarray, thresholds: dict[str, float], draws: dict) -> dict:
-    """What is said of images, (S, N, K): right when forced, how sure, and what each rule answers; 95 % intervals."""
+def figures(answers: np.ndarray, labels: np.ndarray, thresholds: dict[str, float], draws: dict) -> dict:
+    """What is said of images, (S, N, K): right when forced, how sure, and what each rule answers; 95 % intervals.
+
+    Raises:
+        UserError: labels that do not fit, or an image with NaN, negative or non-normalised probabilities.
+    """
+    answers = check_probabilities(answers)
+    labels = check_labels(labels, *answers.shape[1:])
     forced, confidence = forced_prediction(answers)
     right = share(forced == labels)
     answered = {rule: share(RULES[rule](answers, threshold)[1]) for rule, threshold in thresholds.items()}

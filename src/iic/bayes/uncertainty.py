@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from iic.errors import UserError
-
 
 def forced_prediction(probabilities) -> tuple[np.ndarray, np.ndarray]:
     """Predicted class int64 (N,), the argmax of the posterior mean, and its mean probability float64 (N,)."""
@@ -38,48 +36,6 @@ def confidence_rule(probabilities, threshold: float = 0.9) -> tuple[np.ndarray, 
 
 
 RULES = {"median": median_rule, "confidence": confidence_rule}
-
-
-def summary(probabilities, labels, threshold: float, rule: str = "median") -> dict[str, float | None]:
-    """How often the network is right when forced, how often it answers, and how often it is right then.
-
-    Args:
-        probabilities: (S, N, K), from `sample_probabilities`.
-        labels: int (N,), or None for images that have no right answer, such as noise.
-        threshold: of the rule; the original study's median rule has 0.2.
-        rule: a key of `RULES`.
-
-    Returns:
-        forced_accuracy: share right when every image is answered with the posterior mean's class (None without labels).
-        coverage: share answered; 1 - coverage is refused.
-        answered_accuracy: share right among the answered (None when nothing is answered, or without labels).
-        confidence: mean over all images of the forced prediction's mean probability.
-
-    Raises:
-        UserError: no images, labels of another number, or an unknown rule.
-    """
-    probabilities = np.asarray(probabilities)
-    if probabilities.ndim != 3 or 0 in probabilities.shape:
-        raise UserError(f"Probabilities must be (samples, images, classes), none of them 0, not {probabilities.shape}.")
-    if rule not in RULES:
-        raise UserError(f"There is no rule of refusal '{rule}': choose one of {', '.join(RULES)}.")
-    predicted, answered = RULES[rule](probabilities, threshold)
-    forced, confidence = forced_prediction(probabilities)
-    row: dict[str, float | None] = {
-        "forced_accuracy": None,
-        "coverage": float(answered.mean()),
-        "answered_accuracy": None,
-        "confidence": float(confidence.mean()),
-    }
-    if labels is None:
-        return row
-    labels = np.asarray(labels)
-    if labels.shape != forced.shape:
-        raise UserError(f"There must be one label per image ({len(forced)}), not {labels.shape}.")
-    row["forced_accuracy"] = float((forced == labels).mean())
-    if answered.any():
-        row["answered_accuracy"] = float((predicted == labels)[answered].mean())
-    return row
 
 
 def uniform_noise(n: int, shape: tuple[int, int, int], seed: int) -> np.ndarray:

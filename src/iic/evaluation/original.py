@@ -81,6 +81,11 @@ class Variant:
     methods: tuple[str, ...] = STUDY
 
 
+def map_key(variant: Variant, method: str) -> tuple[str, ...]:
+    """What a method's maps depend on: variants with the same key share them."""
+    return (variant.shortcuts.selection, *(getattr(variant.shortcuts, name) for name in MADE_BY[method]))
+
+
 @dataclass(frozen=True)
 class Measured:
     """One method under one variant.
@@ -218,11 +223,10 @@ def measure(
     sharing: dict[tuple, list[Variant]] = defaultdict(list)
     for variant in wanted:
         for method in variant.methods:
-            made_by = tuple(getattr(variant.shortcuts, name) for name in MADE_BY[method])
-            sharing[variant.shortcuts.selection, method, made_by].append(variant)
+            sharing[method, map_key(variant, method)].append(variant)
     groups = []
-    for (selection, method, _), sharers in sharing.items():
-        indices = positions(selection, test.labels, count, context.params.seed)
+    for (method, _), sharers in sharing.items():
+        indices = positions(sharers[0].shortcuts.selection, test.labels, count, context.params.seed)
         groups += [(indices[at : at + TOGETHER], method, sharers) for at in range(0, count, TOGETHER)]
     found: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]] = defaultdict(list)
     for some, method, sharers in progress(groups):

@@ -57,23 +57,18 @@ def _of_last_layer(
     """How a posterior of the network's last layer is explained, for `posterior_explanations`."""
     import torch
 
-    from iic.bayes import last_layer_maps as of_layer
-    from iic.bayes.explained import STEPS
+    from iic.bayes.explained import maps_of_last_layer
     from iic.bayes.last_layer import features
+    from iic.bayes.last_layer_maps import LastLayer
     from iic.classifiers.precision import Forward
     from iic.explainers.context import Context
 
-    layer = of_layer.LastLayer(model, posterior, np.array(card["train"]["mean"]))
+    layer = LastLayer(model, posterior, np.array(card["train"]["mean"]))
     forward = Forward(layer.frozen, "float32", "cpu", 1.0)
     context = Context(layer.frozen, forward, layer.mean, attribution, Segmenter(attribution))
     show = bar(f"{dataset}: explanations of the posterior", "sample")
     return {
-        "maps": {
-            "lrp": lambda drawn, *which: of_layer.lrp_maps(layer, context, drawn, *which, progress=show),
-            "integrated_gradients": lambda drawn, images, _, targets: of_layer.integrated_gradients_maps(
-                layer, drawn, images, targets, steps=STEPS
-            ),
-        },
+        "maps": maps_of_last_layer(layer, context, show),
         "of_shown": ("integrated_gradients",),
         "see": lambda images: features(model, torch.from_numpy(images)).numpy(),
     }
