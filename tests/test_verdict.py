@@ -4,57 +4,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from made_up_answers import N, answers, known, report, silence
 
 from iic.datasets import OutcomesDataset
 from iic.errors import UserError
 from iic.evaluation.areas import area_per_image, curves, mean_ranks
 from iic.evaluation.comparison import resampled_means
-from iic.evaluation.outcomes import Outcomes, cells, merged
+from iic.evaluation.outcomes import merged
 from iic.evaluation.report import check_made_alike
-from iic.evaluation.seeds import MAY_DIFFER, across_seeds, newest_by_seed, sentences
+from iic.evaluation.seeds import across_seeds
 from iic.evaluation.statistics import wilson_interval
 from iic.evaluation.summary import Way, compare, headline, per_image
 from iic.evaluation.tables import cell_table, claim_table, lead_table
 from iic.evaluation.verdict import verdict
 from iic.params import EvaluationParams
-from iic.provenance import EXPLAINING, JUDGING, REPORT_SCHEMA, code_hash, made_like
-
-N = 400
-JUDGES = ("explained", "adapted")
-
-
-def answers(rate, *, shares=(0.2,), seeds=(0, 1), seed=0, fills=("salt_and_pepper", "mean_colour"), constant=False):
-    """A method on whose kept pixels both judges are right at this rate, image by image; ten classes."""
-    rng = np.random.default_rng(seed)
-    wanted = cells(fills, shares, seeds, JUDGES)
-    labels = np.arange(N) % 10
-    predicted = np.empty((len(wanted), N), np.int16)
-    for k, cell in enumerate(wanted):
-        right = rng.random(N) < (rate if cell.direction == "keep" else 1 - rate)
-        predicted[k] = 3 if constant else np.where(right, labels, (labels + 1 + rng.integers(0, 9, N)) % 10)
-    return Outcomes(tuple(wanted), np.arange(N), labels, labels, predicted, np.full(predicted.shape, 0.5, np.float32))
-
-
-def report(outcomes):
-    return {
-        "dataset": {"dataset": "made-up"},
-        "n_images": N,
-        "matrix_images": N,
-        "clean": {"accuracy": 1.0},
-        "kept_share": 0.2,
-        "kept_pixels": 157,
-        "methods": dict.fromkeys(outcomes),
-        "parameters": {"training": {"seed": 0, "weights": "trained"}},
-        "headline": headline(outcomes, 0.2, replicates=400, seed=0),
-        "curves": [],
-        "schema": REPORT_SCHEMA,
-        "made": {"model": "a network"},
-    }
-
-
-def known(**changes):
-    rates = {"lime": 0.6, "lrp": 0.9, "lrp_superpixel": 0.75, "lime_logit": 0.6, "random": 0.3, "sobel": 0.31} | changes
-    return {name: answers(rate, seed=i) for i, (name, rate) in enumerate(rates.items()) if rate is not None}
+from iic.provenance import EXPLAINING, JUDGING, code_hash, made_like
 
 
 def test_a_cell_is_the_mean_over_seeds_and_images():
@@ -123,11 +87,6 @@ def test_a_random_explainer_ranks_with_the_controls():
 def test_a_judge_of_one_class_abstains():
     found = report({name: answers(0.9, constant=True) for name in ("lime", "random")})
     assert "it abstains" in verdict(found) and "beats" not in verdict(found)
-
-
-def silence(outcomes, name):
-    """The outcomes, with one class named for all images of this method."""
-    return outcomes | {name: answers(0.9, constant=True)}
 
 
 def test_a_control_that_silences_the_judge_is_nobodys_best():
@@ -244,56 +203,6 @@ def test_ranks_say_who_is_first_in_most_fills():
         assert table["mean_rank"] == {"lime": 2, "lrp": 1, "random": 3}
 
 
-def of_seed(seed, **changes):
-    found = report(known(**changes))
-    training = {"seed": seed, "epochs": 3, "weights": "trained"}
-    return {**found, "parameters": {"training": training}, "made": {"model": f"network {seed}"}}
-
-
-def test_a_claim_needs_its_sign_in_all_training_seeds():
-    good = across_seeds(newest_by_seed([of_seed(0), of_seed(1, lrp=0.8), of_seed(2, lrp=0.7)]))
-    assert all(claim["supported"] for table in good for claim in table["claims"])
-    bad = across_seeds(newest_by_seed([of_seed(0), of_seed(1, lrp=0.5), of_seed(2)]))
-    (claim,) = bad[0]["claims"]
-    assert not claim["supported"] and claim["by_seed"][1] < 0 < claim["by_seed"][0]
-    assert bad[0]["leads"]["lrp"]["by_seed"][2] > 0.5 and bad[0]["leads"]["lrp"]["same_sign"]
-    assert "does not hold" in sentences(bad) and "are asked for" not in sentences(bad)
-    assert "lrp minus its best control: same sign" in sentences(bad)
-    bad[0]["leads"]["lrp"] |= {"by_seed": {0: 0.1, 1: None, 2: 0.1}, "same_sign": False}
-    assert "lrp minus its best control: the judge abstains in 1 of 3 (+0.100, abstains, +0.100" in sentences(bad)
-    unfair = across_seeds({0: report(known()), 1: report(known(lrp_superpixel=0.5))})  # a twin turns its sign
-    assert not unfair[0]["claims"][0]["supported"] and "Of 2 training seeds" in sentences(unfair)
-    assert "3 training seeds are asked for" in sentences(unfair)
-
-
-def test_two_training_seeds_are_no_claim_yet():
-    found = across_seeds(newest_by_seed([of_seed(0), of_seed(1)]))
-    assert not any(claim["supported"] for table in found for claim in table["claims"])
-    assert all(claim["same_sign"] for table in found for claim in table["claims"])
-    assert "same sign, which is no claim yet" in sentences(found) and "holds" not in sentences(found)
-
-
-def test_one_network_is_not_several_training_seeds():
-    with pytest.raises(UserError, match="training seeds 0 and 1 are of one and the same network"):
-        newest_by_seed([of_seed(0), {**of_seed(1), "made": {"model": "network 0"}}])
-
-
-def test_a_lead_over_some_controls_is_none_over_those_that_silence_the_judge():
-    reports = {seed: report(silence(known(), "sobel")) for seed in range(3)}
-    removed = [t for t in across_seeds(reports) if t["direction"] == "remove"]
-    assert all(t["leads"]["lrp"]["not_ahead_of_silent"] == {seed: ["sobel"] for seed in range(3)} for t in removed)
-    assert "same sign, but not ahead of sobel, on which it abstains" in sentences(removed)
-    leads = lead_table(reports[0])
-    lrp = leads[(leads.method == "lrp") & (leads.direction == "remove")]
-    assert (lrp.low > 0).all() and not lrp.beats_controls.any() and (lrp.not_ahead_of_silent == "sobel").all()
-    assert leads[leads.method == "sobel"].abstains.all()
-
-
-def test_reports_of_an_older_form_are_no_seeds():
-    older = {"schema": 1, "parameters": {"training": {"seed": 0}}}
-    assert list(newest_by_seed([older, of_seed(1), of_seed(2)])) == [1, 2]
-
-
 def test_an_area_over_silent_cells_is_nobodys_score():
     """One class for all images wherever pixels go is an accuracy lost of .9, which would be the best of scores."""
     made_up = {name: answers(rate, shares=(0.1, 0.5), seed=i) for i, (name, rate) in enumerate(
@@ -350,33 +259,3 @@ def test_a_run_without_explainers_or_with_silent_controls_says_so():
     found = verdict(report({"lrp": answers(0.9), "random": answers(0.9, constant=True)}))
     assert found.count("it abstains on every control.") == 8
     assert found.count("; the judge abstains on every control (`random`).") == 8 and "there was no control" not in found
-
-
-def test_reports_of_other_parameters_or_code_are_no_seeds():
-    older = {**of_seed(1), "made": {"judging_code": "older"}}
-    with pytest.raises(UserError, match="in nothing else: 1"):
-        newest_by_seed([older, of_seed(0)])
-    other = of_seed(1)
-    other["parameters"]["training"]["epochs"] = 9
-    with pytest.raises(UserError, match="in nothing else: 1"):
-        newest_by_seed([other, of_seed(0)])
-    shipped = of_seed(1)
-    shipped["parameters"]["training"]["weights"] = "shipped"  # the same network, whatever the seed
-    with pytest.raises(UserError, match="in nothing else: 1"):
-        newest_by_seed([shipped, of_seed(0)])
-    assert list(newest_by_seed([other, of_seed(2), of_seed(0), of_seed(2)])) == [0, 2]
-
-
-def test_what_the_headline_does_not_depend_on_may_differ_between_seeds():
-    assert set(MAY_DIFFER["evaluation"]) < set(EvaluationParams.model_fields)
-    reports = [of_seed(0), of_seed(1)]
-    for number, judged in enumerate(reports):
-        judged["parameters"]["attribution"] = {"n_images": 10 + number, "budget": 1000}
-        judged["parameters"]["evaluation"] = {"keep": 0.2, "leakage_images": 50 + number}
-    assert list(newest_by_seed(reports)) == [0, 1]
-    assert "Of 2 training seeds, 400, 400 images." in sentences(across_seeds(newest_by_seed(reports)))
-    for name, value in (("keep", 0.3), ("fills", ["blur"]), ("a parameter to come", 1)):
-        changed = {**reports[0]["parameters"]["evaluation"], name: value}
-        other = {**reports[0], "parameters": {**reports[0]["parameters"], "evaluation": changed}}
-        with pytest.raises(UserError, match="in nothing else: 1"):
-            newest_by_seed([other, reports[1]])
