@@ -18,16 +18,9 @@ from setting import Setting, by_superpixel, overlap
 
 from iic.classifiers.inference import predicted_class
 from iic.explainers.methods import explain
+from iic.explainers.precision_check import ranked_alike
 from iic.explainers.work import TOGETHER
 from iic.progress import counter
-
-
-def ranked_alike(exact: np.ndarray, fast: np.ndarray, errors: np.ndarray) -> tuple[int, int]:
-    """Pairs of superpixels that differ by more than a standard error in float32, and how many keep their order."""
-    upper = np.triu_indices(len(exact), 1)
-    gap, other = np.subtract.outer(exact, exact)[upper], np.subtract.outer(fast, fast)[upper]
-    clear = np.abs(gap) > np.maximum.outer(errors, errors)[upper]
-    return int(clear.sum()), int((clear & (np.sign(gap) == np.sign(other))).sum())
 
 
 def compare(setting: Setting, method: str, images: int, budget: int) -> tuple[float, float]:

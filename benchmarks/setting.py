@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from iic.checks import check_parameters
-from iic.classifiers.inference import freeze, predicted_class
-from iic.classifiers.precision import Forward, fast_forward
+from iic.classifiers.inference import predicted_class
+from iic.classifiers.precision import Forward
 from iic.data.images import ImageSet
 from iic.explainers.attributions import select_images
-from iic.explainers.context import Context
+from iic.explainers.context import Context, make_context
 from iic.explainers.libraries import Explained
 from iic.explainers.methods import explain
 from iic.explainers.ranking import top_superpixels
@@ -44,10 +44,10 @@ class Setting:
         training = blocks["training"].model_copy(update={"weights": "shipped"})
         model, _ = train_model(training, train, card, dataset, project_folder())
         params = blocks["attribution"]
-        forward = fast_forward(model.eval(), sample_of(train), precision, params.device)
-        mean = np.array(card["train"]["mean"])
-        context = Context(freeze(model).to(forward.device), forward, mean, params, Segmenter(params))
-        return cls(dataset, train, test, model.to(forward.device), context)
+        context = make_context(
+            model.eval(), sample_of(train), np.array(card["train"]["mean"]), Segmenter(params), precision
+        )
+        return cls(dataset, train, test, model.to(context.forward.device), context)
 
     def chosen(self, count: int) -> np.ndarray:
         """Positions of the first explained test images."""

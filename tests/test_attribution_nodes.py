@@ -50,7 +50,7 @@ def test_classes_are_asked_for_in_parts_and_are_the_same(monkeypatch):
 def test_a_network_with_random_weights_is_asked_in_the_trained_networks_precision(monkeypatch):
     asked = []
 
-    def choose(model, sample, precision, device):
+    def choose(model, sample, precision, device, ranking):
         asked.append((model, precision))
         return fast_forward(model, sample, "bfloat16" if precision == "auto" else precision, device)
 

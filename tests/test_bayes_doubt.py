@@ -141,7 +141,10 @@ def test_every_set_of_images_is_asked_at_once_and_read_apart():
     sets = [rng.integers(0, 256, (count, 1, 4, 4), dtype=np.uint8) for count in (30, 20, 10, 10)]
     test, validation = (Labelled(images, np.arange(len(images)) % 2) for images in sets[:2])
     outside, calls = {"black": sets[2] // 4, "white": 255 - sets[3] // 4}, []
-    report = uncertainty_report({"plain": bright(calls, "bfloat16")}, test, validation, outside, seed=0, replicates=100)
+    typical = {"test": np.arange(30) > 2, "black": np.zeros(10, bool), "white": np.ones(10, bool)}
+    report = uncertainty_report(
+        {"plain": bright(calls, "bfloat16")}, test, validation, outside, typical, seed=0, replicates=100
+    )
     assert len(calls) == 1 and len(calls[0]) == 70
     table, ask = report["networks"]["plain"], bright([])
     assert table["precision"] == "bfloat16"
@@ -153,3 +156,5 @@ def test_every_set_of_images_is_asked_at_once_and_read_apart():
         threshold = table["thresholds"]["confidence"]["1%"]
         uncertainty = ask(images)[0].min(1)
         assert refused == (1 if threshold is None else (uncertainty > threshold).mean())
+        both = table["if_typical"]["confidence"]["1%"]["refused"][name]["value"]
+        assert both == (1 if name == "black" else refused)

@@ -8,13 +8,13 @@ import scipy.stats
 import torch
 
 from iic.bayes import network, refusal
+from iic.bayes.doubt_shap import doubt_of_masks, kernel_shap
 from iic.bayes.refusal import (
     CONTROLS,
     DOUBTS,
     Doubt,
     gradient_x_input,
     integrated_gradients,
-    kernel_shap,
     removal_curve,
 )
 from iic.errors import UserError
@@ -131,6 +131,16 @@ def test_shapley_values_of_doubt_are_those_of_all_orders():
                 expected[superpixel] += value(image, segments, order[: place + 1])
                 expected[superpixel] -= value(image, segments, order[:place])
         np.testing.assert_allclose(found, expected[segments] / 24, atol=1e-6)
+
+
+@pytest.mark.parametrize("sizes", [(2 * 64, 5, 3), ((2, 8, 8), (4, 2, 2), 3)])  # dense, and a convolution first
+def test_the_doubt_of_masks_is_that_of_the_pixels_they_leave(sizes):
+    doubt, rng = Doubt(posterior(sizes, 4), 0.4, "entropy"), np.random.default_rng(4)
+    image, fill = rng.integers(0, 256, (2, 8, 8), dtype=np.uint8), np.array([50.0, 200.0])
+    areas, masks = rng.permutation(64).reshape(8, 8) % 6, rng.random((9, 6)) < 0.5
+    shown = masks[:, areas][:, None]
+    pixels = np.where(shown, image, fill[:, None, None]).astype(np.float32)
+    np.testing.assert_allclose(doubt_of_masks(doubt, image, areas, fill, masks), doubt(pixels), atol=1e-6)
 
 
 MEAN_COLOUR = Fills(np.array([127.5]), np.zeros((0, 1, 8, 8), np.uint8))

@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
 from scipy.stats import binomtest
 
+from iic.bayes.shifts import detection
 from iic.bayes.uncertainty_table import choose_thresholds, degradation_row, read, uncertainty_table
 from iic.bayes.variance import variance_table
 from iic.report.doubt import doubt_plot
@@ -174,23 +175,28 @@ def test_what_answers_nothing_or_never_errs_is_drawn_without_its_interval(tables
 
 
 def test_outside_shows_both_figures_of_the_best_detector_of_each_network(tables):
-    figure = drawn(outside_plot("digits", tables))
+    rows = {
+        name: detection(np.arange(60), np.arange(40) + by, **DRAWS) for name, by in (("noise", 60), ("rotated_90", 9))
+    }
+    density = {"outside": {name: {"n_images": 300, **row} for name, row in rows.items()}}
+    figure = drawn(outside_plot("digits", tables, density))
     detectors = {"plain": "entropy", "mean_field": "mutual_information"}
     for axis, measure, scale in zip(figure.axes, ("auroc", "fpr95"), (1, 100), strict=True):
         cells = [
             table["outside"][name]["selectors"][detectors[network]][measure]
             for network, table in tables.items()
             for name in ("noise", "rotated_90")
-        ]
+        ] + [row[measure] for row in rows.values()]
         found = marks(axis)
-        assert len(found) == 4 and [round(y) for _, y, _ in found] == [0, 1, 0, 1]
+        assert len(found) == 6 and [round(y) for _, y, _ in found] == [0, 1] * 3
         for (x, _, ends), cell in zip(found, cells, strict=True):
             assert x == pytest.approx(scale * cell["value"])
             assert ends[0] == pytest.approx(scale * np.array(cell["interval"]))
         assert axis.get_xlim()[0] < 0.5 * scale and axis.get_xlim()[1] > scale
     names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert names == ["noise\n(300 images)", "rotated 90\n(300 images)"]
-    assert {"plain network\n(entropy)", "mean-field Normal\n(mutual information)"} < set(legend(figure))
+    shown = {"plain network\n(entropy)", "mean-field Normal\n(mutual information)"}
+    assert shown | {"no network: a density of the images\n(strangeness)"} < set(legend(figure))
 
 
 def test_outside_leaves_out_what_was_not_measured(tables):
@@ -199,7 +205,7 @@ def test_outside_leaves_out_what_was_not_measured(tables):
     selectors = fewer["mean_field"]["outside"]["rotated_90"]["selectors"]
     selectors.update(dict.fromkeys(selectors))
     fewer["mean_field"]["outside"]["noise"]["selectors"]["mutual_information"]["auroc"]["interval"] = None
-    left, right = drawn(outside_plot("digits", fewer)).axes
+    left, right = drawn(outside_plot("digits", fewer, {"outside": {}})).axes
     assert [label.get_text().split("\n")[0] for label in left.get_yticklabels()] == ["rotated 90", "noise"]
     assert [round(y) for _, y, _ in marks(left)] == [0, 1]
     assert [bool(ends) for *_, ends in marks(left)] == [True, False]

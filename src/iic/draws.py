@@ -23,6 +23,7 @@ _PURPOSES = (
     "additive",
     "donor",
     "redrawn",
+    "dequantise",
 )
 
 

@@ -18,6 +18,7 @@ from iic.bayes.inference import fast_dtype, sample_logits, sample_probabilities
 from iic.bayes.point import Point
 from iic.bayes.record import Learnt
 from iic.bayes.selection import selection_measures
+from iic.bayes.typicality import both_rules
 from iic.bayes.uncertainty_table import read, uncertainty_table
 from iic.classifiers.inference import freeze, predict_logits
 
@@ -90,6 +91,7 @@ def uncertainty_report(
     test: Labelled,
     validation: Labelled,
     outside: Mapping[str, np.ndarray],
+    typical: Mapping[str, np.ndarray],
     *,
     seed: int,
     replicates: int,
@@ -102,11 +104,13 @@ def uncertainty_report(
         validation: training images on which thresholds are chosen: no network's weights should have learnt from them.
             The plain network's temperature is fitted on them, if it was trained with a validation set.
         outside: name -> inputs of out-of-distribution images.
+        typical: "test" and the names of `outside` -> bool (N,), which images look like training images.
         seed: of all bootstraps.
         replicates: number of bootstrap samples.
 
     Returns:
-        JSON-ready: `networks` by name, each with the `precision` that it was asked in; `confidence_compared`, areas and
+        JSON-ready: `networks` by name, each with the `precision` that it was asked in and what it answers
+        `if_typical`; `confidence_compared`, areas and
         paired differences from the first network and, if it is there, from PLAIN_SAME.
     """
     tables, confidence = {}, {}
@@ -114,17 +118,21 @@ def uncertainty_report(
     ends = np.cumsum([len(some) for some in inputs])[:-1]
     for name, ask in networks.items():
         # all at once: weights are drawn, and laid out for the products, once
-        answers, held, *foreign = np.split(ask(np.concatenate(inputs)), ends, axis=1)
+        answers, held, *others = np.split(ask(np.concatenate(inputs)), ends, axis=1)
+        foreign = dict(zip(outside, others, strict=True))
         tables[name] = uncertainty_table(
             answers,
             test.labels,
             held,
             validation.labels,
-            dict(zip(outside, foreign, strict=True)),
+            foreign,
             seed=seed,
             replicates=replicates,
         ) | {"precision": ask.precision}
-        found = read(answers)
+        found, thresholds = read(answers), tables[name]["thresholds"]
+        tables[name]["if_typical"] = both_rules(
+            found, test.labels, {key: read(of, f"{key} image") for key, of in foreign.items()}, thresholds, typical
+        )
         confidence[name] = found.selectors["confidence"], found.predicted != test.labels
     also = tuple(name for name in (PLAIN_SAME,) if name in networks)
     compared = selection_measures(confidence, replicates=replicates, seed=seed, also=also)

@@ -8,11 +8,12 @@ from functools import partial
 import numpy as np
 
 from iic.bayes import last_layer_maps
+from iic.bayes.doubt_shap import kernel_shap
 from iic.bayes.explanations import Samples, integrated_gradients_maps, lrp_maps
 from iic.bayes.inference import sample_probabilities, sample_weights
 from iic.bayes.last_layer_maps import LastLayer, LastLayerDoubt
 from iic.bayes.record import Learnt
-from iic.bayes.refusal import DOUBTS, Doubt, gradient_x_input, integrated_gradients, kernel_shap, removal_curve
+from iic.bayes.refusal import DOUBTS, Doubt, gradient_x_input, integrated_gradients, removal_curve
 from iic.bayes.selection import selection_measures, share
 from iic.bayes.strategies import disagreement, intersection, summarise, union
 from iic.bayes.uncertainty_table import read

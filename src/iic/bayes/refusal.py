@@ -24,9 +24,7 @@ from iic.errors import UserError
 from iic.evaluation.comparison import TAILS, against_best_control, resampled_means
 from iic.evaluation.degradation import pixel_ranks
 from iic.evaluation.fills import Fills
-from iic.explainers.coalitions import draw_coalitions
 from iic.explainers.controls import RANDOM_DRAWS, centred_gaussian, random_pixels, sobel_edges
-from iic.explainers.kernel_shap import all_masks, paired_values, shapley_values
 
 DOUBTS = ("mutual_information", "entropy")
 CONTROLS = ("random", "sobel", "centre")
@@ -137,38 +135,6 @@ def integrated_gradients(
     places = start + middles[:, None, None] * (inputs - start)  # (steps, N, C * H * W)
     gradients = doubt.gradient(places.flatten(0, 1)).view_as(places)
     return per_pixel((inputs - start) * gradients.mean(0), images)
-
-
-def kernel_shap(
-    doubt: Doubt,
-    images: np.ndarray,
-    segments: np.ndarray,
-    fill: np.ndarray,
-    *,
-    indices: np.ndarray,
-    budget: int,
-    seed: int,
-) -> np.ndarray:
-    """Shapley values of superpixels for the doubt, asked as a black box: one walk through the samples an image.
-
-    Args:
-        images: uint8 (N, C, H, W).
-        segments: int64 (N, H, W), superpixels 0..M-1 of each image.
-        fill: float (C,), the colour of what is switched off, pixel units.
-        indices: int64 (N,), positions in the test set, which with `seed` key the masks.
-        budget: masks an image, other than none and all.
-
-    Returns:
-        float32 (N, H, W), nats; the sum over superpixels is the doubt less that about the fill alone.
-    """
-    found = []
-    for image, areas, index in zip(images, segments, indices, strict=True):
-        drawn = draw_coalitions(int(areas.max()) + 1, budget, generator("method", seed, index))
-        shown = all_masks(drawn)[:, areas][:, None]  # (masks, 1, H, W)
-        pixels = np.where(shown, image, np.reshape(fill, (-1, 1, 1))).astype(np.float32)
-        found.append(paired_values(drawn, doubt(pixels)))
-    values, _ = shapley_values(found)
-    return np.stack([v[areas] for v, areas in zip(values, segments, strict=True)]).astype(np.float32)
 
 
 def removal_curve(

@@ -12,6 +12,7 @@ from iic.classifiers.precision import Forward, fast_forward
 from iic.draws import generator
 from iic.explainers.fills import fill_image
 from iic.explainers.names import SAMPLED, base_of
+from iic.explainers.precision_check import RankingCheck
 from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams
 
@@ -24,6 +25,8 @@ def precision_of(method: str, params: AttributionParams) -> str:
 def make_context(model: nn.Module, sample: Tensor, mean: np.ndarray, segmenter: Segmenter, precision: str) -> Context:
     """A network made ready to be explained, as the segmenter's parameters say.
 
+    A faster forward is taken only if it names the same classes and ranks superpixels alike, see `precision_check`.
+
     Args:
         model: trained, not frozen.
         sample: pixels 0..255 (S, C, H, W), training images that a faster forward is fitted to and compared on.
@@ -31,7 +34,7 @@ def make_context(model: nn.Module, sample: Tensor, mean: np.ndarray, segmenter: 
         segmenter: the superpixels, and the parameters.
         precision: of the forwards, see `precision_of`.
     """
-    forward = fast_forward(model, sample, precision, segmenter.params.device)
+    forward = fast_forward(model, sample, precision, segmenter.params.device, RankingCheck(sample, mean))
     return Context(freeze(model).to(forward.device), forward, mean, segmenter.params, segmenter)
 
 

@@ -21,9 +21,10 @@ NETWORKS = {
     "ensemble": "deep ensemble",
     "dropout": "MC dropout",
     "last_layer": "Bayesian last layer",
+    "density": "no network: a density of the images",
 }
 SELECTIONS = {"confidence": "-", "mutual_information": "--"}  # selectors whose curves are drawn
-DETECTORS = ("mutual_information", "entropy")  # of foreign images: the first that a network has
+DETECTORS = ("mutual_information", "entropy", "strangeness")  # of foreign images: the first that a network has
 TARGET = "1%"  # risk whose threshold is shown
 RISKS = (0, 0.1, 0.3, 1, 3, 10, 30, 100)  # per cent, where the axis has ticks; linear below the second
 
@@ -176,7 +177,7 @@ def _at_threshold(axis: Any, row: dict | None, style: dict) -> list[tuple[float,
     return [place]
 
 
-def outside_plot(dataset: str, tables: Mapping[str, dict]) -> Any:
+def outside_plot(dataset: str, tables: Mapping[str, dict], typicality: Mapping) -> Any:
     """How well each network tells each set of foreign images from its test images: AUROC and FPR95.
 
     A network is judged by its mutual information, or its entropy if it is a single sample.
@@ -184,26 +185,31 @@ def outside_plot(dataset: str, tables: Mapping[str, dict]) -> Any:
     Args:
         dataset: its name.
         tables: network -> from `iic.bayes.uncertainty_table.uncertainty_table`.
+        typicality: of a density of the images, from `iic.bayes.typicality.typicality_report`.
     """
+    images = max(table["n_images"] for table in tables.values())
+    alone = {name: {**row, "selectors": {"strangeness": row}} for name, row in typicality["outside"].items()}
+    tables = {**tables, "density": {"outside": alone}}
     sets = {name: found["n_images"] for table in tables.values() for name, found in table["outside"].items()}
     height = len(sets) * (0.16 * len(tables) + 0.25) + 1.5
     figure, axes = new_figure(11, max(3.2, height), 1, 2, sharey=True)
     left, right = axes[0]
-    for number, (name, style) in enumerate(network_styles(tables).items()):
+    styles = network_styles(tables)
+    styles["density"]["color"] = GREY
+    for number, (name, style) in enumerate(styles.items()):
         shift = 0.8 * ((number + 0.5) / len(tables) - 0.5)
         for row, foreign in enumerate(sets):
             if foreign in tables[name]["outside"]:
                 _detection(left, right, row + shift, tables[name]["outside"][foreign]["selectors"], style)
     _dress(left, right, sets)
     figure.legend(*named_once(left), loc="outside right upper", fontsize=8)
-    images = max(table["n_images"] for table in tables.values())
     figure.suptitle(f"{dataset}: {images} test images against foreign ones, 95 % intervals", fontsize=10)
     return figure
 
 
 def _detection(left: Any, right: Any, place: float, selectors: dict[str, dict | None], style: dict) -> None:
     """Both figures of the first detector that the network has."""
-    chosen = next((name for name in DETECTORS if selectors[name] is not None), None)
+    chosen = next((name for name in DETECTORS if selectors.get(name) is not None), None)
     if chosen is None:
         return
     look = {**style, "label": f"{style['label']}\n({chosen.replace('_', ' ')})", "ls": "none"}

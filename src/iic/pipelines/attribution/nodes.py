@@ -18,6 +18,7 @@ from iic.provenance import EXPLAINING, code_hash, made_like
 
 SAMPLE = 1000  # training images that a faster forward is fitted to and compared on
 AT_ONCE = 250  # images whose classes are asked for
+CHECKED = ("same_class", "same_ranking")  # how often a faster forward answers as float32 does
 
 
 def explain_images(
@@ -38,7 +39,8 @@ def explain_images(
     segmenter = Segmenter(params, own_labels(params, test, project))
     indices = select_images(test.labels, params.n_images, params.seed)
     context, targets, origin = explaining(method, model, train, card, segmenter, test.images, indices, dataset)
-    made = {"data": card["test"]["sha256"], **origin, "same_class": context.forward.same_class}
+    checked = {name: getattr(context.forward, name) for name in CHECKED}
+    made = {"data": card["test"]["sha256"], **origin, **checked}
     names = [name for name in (method, twin) if name]
     outputs = [(_folder(project, dataset, name), {"method": name, **made}) for name in names]
     with counter(f"{dataset}: {' and '.join(names)}", "image", len(indices)) as tick:
@@ -157,6 +159,6 @@ def _cost(maps: Attributions, seconds: float) -> dict:
         "seconds": seconds,
         "seconds_per_image": seconds / len(maps.indices),
         **made_like(maps.made),
-        "same_class": maps.made["same_class"],
+        **{name: maps.made[name] for name in CHECKED},
         **{f"mean_{name}": float(column.mean()) for name, column in maps.extras.items()},
     }

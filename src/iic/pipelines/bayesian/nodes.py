@@ -131,23 +131,28 @@ def measure_uncertainty(
     dataset: str,
     project: Path | None = None,
 ) -> dict:
-    """Scores, calibration, selection and foreign images for every posterior, beside the plain network.
+    """Scores, calibration, selection and foreign images for every posterior, beside the plain network and a density.
 
     Thresholds are chosen for all networks; `learnt_from_validation` says which had better not be believed.
     """
+    from iic.bayes import typicality
     from iic.bayes.asked import Labelled, uncertainty_report
 
-    _, validation = parted(train, training)
+    rest, validation = parted(train, training)
+    outside, draws = _outside(params, test), {"seed": evaluation.seed, "replicates": evaluation.bootstrap}
+    density = typicality.fit(rest, validation.images, seed=params.seed)
+    strange = {name: density.strangeness(images) for name, images in {"test": test.images, **outside}.items()}
     posteriors, last_layer = named(posterior, references), posterior.of_features
     networks, see = _networks(params, model, posteriors, dataset, last_layer)
     report = uncertainty_report(
         networks,
         Labelled(see(test.images), test.labels),
         Labelled(see(validation.images), validation.labels),
-        {name: see(images) for name, images in _outside(params, test).items()},
-        seed=evaluation.seed,
-        replicates=evaluation.bootstrap,
+        {name: see(images) for name, images in outside.items()},
+        {name: density.looks_typical(values) for name, values in strange.items()},
+        **draws,
     )
+    report["typicality"] = typicality.typicality_report(density, strange.pop("test"), strange, **draws)
     plain, wanted = plain_part(training, train, dataset, project or Path()), wanted_part(train, training)
     for name, learnt in who_learnt(plain, posteriors, wanted, last_layer).items():
         report["networks"][name]["learnt_from_validation"] = learnt

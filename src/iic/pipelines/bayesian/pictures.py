@@ -30,7 +30,7 @@ def draw_outside(uncertainty: dict, dataset: str) -> Any:
     """How well each network knows foreign images."""
     from iic.report.uncertainty import outside_plot
 
-    return outside_plot(dataset, uncertainty["networks"])
+    return outside_plot(dataset, uncertainty["networks"], uncertainty["typicality"])
 
 
 def draw_doubt(doubt: dict, dataset: str) -> Any:
