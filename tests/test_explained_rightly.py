@@ -131,7 +131,7 @@ def test_superpixels_of_ones_own_are_two_at_least_and_their_content_counts():
 def test_derived_maps_say_what_made_them_and_are_not_made_of_maps_of_other_parameters(images, tmp_path):
     test = ImageSet(images, np.arange(2))
     made = {"parameters": PARAMS.determining(), "model": "m", "data": "d", "segments": None, "same_class": None}
-    made |= {"same_ranking": None, "precision": "float32", "device": "cpu", "code": "c"}
+    made |= {"precision": "float32", "device": "cpu", "code": "c"}
     values = np.random.default_rng(1).normal(size=(2, 16, 16)).astype(np.float32)
     stored = Attributions(values, np.arange(2), np.arange(2), {"forwards": np.ones(2)}, None, made)
 

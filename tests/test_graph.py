@@ -6,6 +6,7 @@ from torch import nn
 
 from iic.errors import UserError
 from iic.explainers.graph import check_hooks, traced
+from iic.explainers.lrp import Propagator
 from iic.explainers.methods import check_network
 
 
@@ -70,3 +71,27 @@ def test_activations_that_a_method_has_no_rule_for_are_refused(method, activatio
 def test_grad_cam_needs_a_convolution_before_work_starts():
     with pytest.raises(UserError, match="Grad-CAM needs a convolution"):
         check_network(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), ["lime", "grad_cam"])
+
+
+class Spelled(nn.Module):
+    """A chain whose activations and flattening are methods of a tensor, or functions by another name."""
+
+    def __init__(self, layers, relu, flatten):
+        super().__init__()
+        self.first, self.second, self.last = layers
+        self.relu, self.flatten = relu, flatten
+
+    def forward(self, x):
+        x = self.relu(self.first(x))
+        return self.last(self.flatten(self.relu(self.second(x).add(x))))
+
+
+@pytest.mark.parametrize("relu", [lambda x: x.relu(), torch.relu, nn.functional.relu])
+@pytest.mark.parametrize("flatten", [lambda x: x.flatten(1), lambda x: torch.flatten(x, 1)])
+def test_lrp_knows_a_layer_however_it_is_spelled(relu, flatten):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(1, 3, 3), nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3 * 36, 4)
+    images, targets = 255 * torch.rand(5, 1, 8, 8), torch.arange(5) % 4
+    usual = Propagator(Spelled(layers, nn.ReLU(), nn.Flatten()).eval())
+    found = Propagator(Spelled(layers, relu, flatten).eval())
+    torch.testing.assert_close(found(images, targets).values, usual(images, targets).values)

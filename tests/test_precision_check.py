@@ -16,9 +16,10 @@ class Weighs(nn.Module):
     def __init__(self, weights):
         super().__init__()
         self.weights = nn.Parameter(torch.as_tensor(weights, dtype=torch.float32))
+        self.offset = 0.0
 
     def forward(self, pixels):
-        first = (pixels * self.weights).mean((1, 2, 3)) / 255
+        first = (pixels * self.weights).mean((1, 2, 3)) / 255 + self.offset
         return torch.stack([first, torch.zeros_like(first)], 1)
 
 
@@ -38,7 +39,15 @@ def test_the_same_forward_ranks_alike_and_its_opposite_nothing(sample, weights):
     assert check(Weighs(2 * weights), model, "cpu") > 0.99  # twice as sure
     assert check(Weighs(-weights), model, "cpu") < 0.01
     flat = Weighs(np.zeros((26, 25)))
-    assert check(model, flat, "cpu") == 1  # nothing is clear: nothing contradicts
+    assert check(model, flat, "cpu") is None  # nothing is clear
+
+
+def test_logits_are_ranked_too(sample, weights):
+    """A class that is certain whatever is shown: its probability is 1, its logit another for every mask."""
+    sure, check = Weighs(weights), RankingCheck(sample, np.array([10.0]))
+    turned = Weighs(-weights)
+    sure.offset = turned.offset = 80.0
+    assert check(sure, sure, "cpu") == 1 and check(turned, sure, "cpu") < 0.01
 
 
 def test_pairs_are_counted_as_written_down(sample, weights):

@@ -74,8 +74,9 @@ class ProjectHooks:
         missing = sorted(n for n in pipeline.inputs() if not n.startswith("params:") and not catalog.exists(n))
         complete = all(catalog.exists(n) for n in pipeline.outputs())
         if missing and not (keep_existing and complete):
+            of = missing[0].split(".")[0]
             raise UserError(
-                f"There is no {missing[0]} yet: run `kedro run --pipelines data_prep,training` first "
+                f"There is no {missing[0]} yet: run `IIC_DATASETS={of} kedro run --pipelines data_prep,training` first "
                 "(and attribution, if maps are missing), or `kedro run --pipelines evaluation`, which makes all."
             )
         for dataset in used:
@@ -106,7 +107,7 @@ class ProjectHooks:
                 raise UserError(
                     f"The newest network of '{dataset}' was made with training.{name} = {made[name]}, and now it is "
                     f"{wanted[name]}: ask for the former, `--params {dataset}.training.{name}={made[name]}`, or run "
-                    "`kedro run --pipelines data_prep,training` first."
+                    f"`IIC_DATASETS={dataset} kedro run --pipelines data_prep,training` first."
                 )
 
     @hook_impl

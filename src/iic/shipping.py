@@ -26,7 +26,8 @@ def ship_network(catalog: Any, dataset: str, project: Path) -> Path:
     from iic.classifiers.networks import network_from_state
 
     if not catalog.exists(f"{dataset}.model_accuracy"):
-        raise UserError(f"There is no {dataset}.model yet: run `kedro run --pipelines data_prep,training` first.")
+        command = f"IIC_DATASETS={dataset} kedro run --pipelines data_prep,training"
+        raise UserError(f"There is no {dataset}.model yet: run `{command}` first.")
     model, test = catalog.load(f"{dataset}.model"), catalog.load(f"{dataset}.test")
     measured, card = catalog.load(f"{dataset}.model_accuracy"), catalog.load(f"{dataset}.data_card")
     made = _made(catalog, f"{dataset}.model")

@@ -1,8 +1,9 @@
 """Whether an image looks like the training images at all, which no network's doubt says: a density is asked.
 
-The density is the Normal of probabilistic principal components (Tipping & Bishop 1999) over dequantised pixels (Theis
-et al. 2016). What it finds strange is refused beside what a network doubts; the limit is a conformal one (Vovk et al.
-2005): of new images like the held-out ones at most `RATE` are refused, whatever their distribution.
+The density is the Normal of probabilistic principal components (Tipping & Bishop 1999, eq. 7 and 8) over dequantised
+pixels (Theis et al. 2016). What it finds strange is refused beside what a network doubts. The limit is a conformal one
+(Vovk et al. 2005): of new images like the held-out ones it refuses, on average over held-out sets, at most `RATE`,
+whatever their distribution; that of one held-out set refuses more about every second time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from sklearn.decomposition import PCA
 
 from iic.bayes.scores import check_labels
@@ -25,22 +28,28 @@ from iic.errors import UserError
 RATE = 0.01  # of images like the held-out ones, refused at most
 EXPLAINED = 0.95  # share of the pixels' variance in the components, the rest is one variance for all directions
 FITTED = 10_000  # training images at most: memory, and a covariance of 3,072 values that no longer moves
+SIDE = 32  # pixels: larger images are averaged down to it, so that the covariance stays small
+LEAST = 1 / 12  # variance of a dequantised level, which no direction is below
 TOGETHER = 1000  # images that are scored at once
 
 
 @dataclass(frozen=True)
-class Typicality:
-    """A density of images, and from where on one is too strange to be answered.
+class Density:
+    """A Normal of variance `variances` along `components` and `rest` along all other directions.
 
     Attributes:
-        density: of dequantised pixels (N, C * H * W).
-        limit: nats; None: too few held-out images for the rate, and nothing is refused.
-        held: images that the limit was chosen on.
+        mean: float64 (D,), of dequantised pixels, averaged down to SIDE a side.
+        components: float64 (k, D), orthonormal.
+        variances: float64 (k,).
+        rest: of each of the D - k other directions.
+        shape: (C, H, W) of the images.
     """
 
-    density: PCA
-    limit: float | None
-    held: int
+    mean: np.ndarray
+    components: np.ndarray
+    variances: np.ndarray
+    rest: float
+    shape: tuple[int, ...]
 
     def strangeness(self, images: np.ndarray) -> np.ndarray:
         """Minus the log-density, nats: uint8 (N, C, H, W) -> float64 (N,).
@@ -48,35 +57,88 @@ class Typicality:
         Raises:
             UserError: images of another size than the training images'.
         """
-        return strangeness(self.density, images)
+        if images.shape[1:] != self.shape:
+            raise UserError(
+                f"The density is of images of {self.shape} (channels, rows, columns), not of {images.shape[1:]}."
+            )
+        parts = (images[start : start + TOGETHER] for start in range(0, len(images), TOGETHER))
+        return np.concatenate([self._of_part(flat(part) + 0.5) for part in parts])  # the middle of a level
+
+    def _of_part(self, pixels: np.ndarray) -> np.ndarray:
+        centred, kept = pixels - self.mean, len(self.variances)
+        along = centred @ self.components.T  # (N, k)
+        across = (np.square(centred).sum(1) - np.square(along).sum(1)).clip(min=0)
+        directions = len(self.mean)
+        volume = np.log(self.variances).sum() + (directions - kept) * math.log(self.rest)
+        distance = (np.square(along) / self.variances).sum(1) + across / self.rest
+        return (distance + volume + directions * math.log(2 * math.pi)) / 2
+
+
+def flat(images: np.ndarray) -> np.ndarray:
+    """Pixels of images (N, C, H, W), averaged down to SIDE a side where there are more: float64 (N, D)."""
+    size = [min(side, SIDE) for side in images.shape[2:]]
+    pixels = images.astype(np.float64)
+    if tuple(size) != images.shape[2:]:
+        pixels = F.adaptive_avg_pool2d(torch.from_numpy(pixels), size).numpy()
+    return pixels.reshape(len(images), -1)
+
+
+def fit_density(train: ImageSet, *, seed: int) -> Density:
+    """The likeliest one of at most FITTED evenly spread training images.
+
+    Args:
+        train: the images.
+        seed: of the noise that makes a level of 0..255 an interval, so that no direction is without variance.
+
+    Raises:
+        UserError: fewer than two images.
+    """
+    if len(train) < 2:
+        raise UserError(f"A density of the images needs two training images at least, not {len(train)}.")
+    pixels = flat(evenly_spread(train, FITTED))
+    pixels += generator("dequantise", seed).random(pixels.shape)
+    count, directions = pixels.shape
+    found = PCA(EXPLAINED, svd_solver="full" if count < directions else "covariance_eigh").fit(pixels)
+    kept = len(found.components_)
+    left = pixels.var(0, ddof=1).sum() - found.explained_variance_.sum()
+    rest = max(LEAST, left / max(1, directions - kept))
+    return Density(
+        found.mean_, found.components_, found.explained_variance_.clip(min=rest), rest, train.images.shape[1:]
+    )
+
+
+@dataclass(frozen=True)
+class Typicality:
+    """A density of images, and from where on one is too strange to be answered.
+
+    Attributes:
+        density: of the training images.
+        limit: nats; None: too few held-out images for the rate, and nothing is refused.
+        held: images that the limit was chosen on.
+        rate: of images like these, refused at most on average.
+    """
+
+    density: Density
+    limit: float | None
+    held: int
+    rate: float
 
     def looks_typical(self, found: np.ndarray) -> np.ndarray:
         """Which images are not too strange: strangeness (N,) -> bool (N,)."""
         return np.ones(len(found), bool) if self.limit is None else found <= self.limit
 
 
-def strangeness(density: PCA, images: np.ndarray) -> np.ndarray:
-    """As `Typicality.strangeness`."""
-    pixels = images.reshape(len(images), -1)
-    if pixels.shape[1] != density.n_features_in_:
-        raise UserError(f"The density is of images of {density.n_features_in_} values, not of {pixels.shape[1]}.")
-    parts = (pixels[start : start + TOGETHER] + 0.5 for start in range(0, len(pixels), TOGETHER))  # middle of a level
-    return np.concatenate([-density.score_samples(part) for part in parts])
-
-
 def fit(train: ImageSet, held: np.ndarray, *, seed: int, rate: float = RATE) -> Typicality:
-    """The density of at most FITTED evenly spread training images, and the limit from held-out ones.
+    """The density of the training images, and the limit from held-out ones.
 
     Args:
         train: without the held-out images.
         held: uint8 (V, C, H, W).
-        seed: of the noise that makes a level of 0..255 an interval, so that no direction is without variance.
+        seed: as in `fit_density`.
         rate: 0..1, of images like `held` that may be refused.
     """
-    images = evenly_spread(train, FITTED)
-    pixels = images.reshape(len(images), -1) + generator("dequantise", seed).random((len(images), images[0].size))
-    density = PCA(EXPLAINED, svd_solver="full" if len(pixels) < pixels.shape[1] else "covariance_eigh").fit(pixels)
-    return Typicality(density, conformal_limit(strangeness(density, held), rate), len(held))
+    density = fit_density(train, seed=seed)
+    return Typicality(density, conformal_limit(density.strangeness(held), rate), len(held), rate)
 
 
 def conformal_limit(held: np.ndarray, rate: float) -> float | None:
@@ -107,8 +169,8 @@ def typicality_report(
     """
     return {
         "limit": found.limit,
-        "rate": RATE,
-        "components": int(found.density.n_components_),
+        "rate": found.rate,
+        "components": len(found.density.components),
         "n_validation": found.held,
         "refused": share(~found.looks_typical(test)),
         "outside": {

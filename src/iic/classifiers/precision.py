@@ -27,7 +27,8 @@ CALIBRATED = 256  # images that the scales of 8-bit numbers are taken from
 SAME_CLASS = 0.995  # share of images on which a faster forward has to name float32's class
 SAME_RANKING = 0.995  # share of clear pairs of superpixels that it has to rank as float32 does, where that is asked
 
-Ranking = Callable[[nn.Module, nn.Module, str], float]  # (fast, float32, device) -> share of pairs ranked alike
+# (fast, float32, device) -> share of clear pairs ranked alike, None if there are none
+Ranking = Callable[[nn.Module, nn.Module, str], float | None]
 
 
 @dataclass(frozen=True)

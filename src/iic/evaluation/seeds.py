@@ -49,7 +49,7 @@ def newest_by_seed(reports: Iterable[dict]) -> dict[int, dict]:
     if len(by_seed) < 2:
         raise UserError(
             f"Reports of this form, of training seeds that differ in nothing else: {len(by_seed)}, and two at "
-            "least are needed: run the evaluation pipeline with another one, such as --params digits.training.seed=1."
+            "least are needed: run the evaluation pipeline once for each, with --params <dataset>.training.seed=1 say."
         )
     return dict(sorted(by_seed.items()))
 

@@ -10,6 +10,8 @@ import numpy as np
 from iic.draws import generator
 from iic.errors import UserError
 
+CHECKED = ("same_class", "same_ranking")  # of the record: how often a faster forward answers as float32 does
+
 
 @dataclass(frozen=True)
 class Maps:

@@ -7,6 +7,7 @@ import operator
 from collections import Counter
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -21,6 +22,8 @@ HAS_RULES = {  # what a method has a rule for, or needs none, as Captum has them
     "guided_backprop": LAYERS,
     "deeplift": (*LAYERS, nn.ELU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.Softplus),
 }
+# what a tensor's own method, or another name, is the same as
+SAME_AS = {"relu": F.relu, torch.relu: F.relu, "flatten": torch.flatten, "add": torch.add}
 SUMS = (operator.add, operator.iadd, torch.add)
 WAY_OUT = "explain this network with the other methods (IIC_METHODS=lime,kernel_shap,random,sobel)."
 
@@ -51,6 +54,8 @@ def traced(model: nn.Module) -> fx.GraphModule:
     modules = dict(model.named_modules())
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     for node in list(graph.nodes):
+        if node.op in ("call_method", "call_function") and node.target in SAME_AS:
+            node.op, node.target = "call_function", SAME_AS[node.target]
         before = node.args[0] if node.args else None
         if node.op != "call_module" or not isinstance(modules[node.target], nn.BatchNorm2d):
             continue

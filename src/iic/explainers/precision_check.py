@@ -1,7 +1,7 @@
 """Whether a faster forward explains as float32 does: Kernel SHAP of a few images from the same masks in both.
 
 Where two superpixels' values in float32 differ by more than a standard error of the sampling, both have to rank them
-alike. A pair that is closer the sampling could turn round as well.
+alike, for the explained class's probability and for its logit. A pair that is closer the sampling could turn round.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from iic.classifiers.inference import logits, predicted_class
 from iic.draws import generator
 from iic.explainers.coalitions import draw_coalitions
-from iic.explainers.kernel_shap import all_masks, paired_values, shapley_values
+from iic.explainers.kernel_shap import PairedValues, all_masks, paired_values, shapley_values
 
 IMAGES = 16
 BUDGET = 126  # masks an image, besides none and all: 128 forwards, one batch
+KINDS = ("probability", "logit")
 SIDE = 4  # superpixels in a row of the grid
 
 
@@ -34,21 +35,21 @@ class RankingCheck:
     sample: Tensor
     mean: np.ndarray
 
-    def __call__(self, fast: nn.Module, plain: nn.Module, device: str) -> float:
-        """The share of clear pairs of superpixels that `fast` ranks as `plain` does, 0..1; 1 if no pair is clear."""
+    def __call__(self, fast: nn.Module, plain: nn.Module, device: str) -> float | None:
+        """The share of clear pairs of superpixels that `fast` ranks as `plain` does, 0..1: the lower one, of
+        probabilities or of logits; None if no pair is clear.
+        """
         images = self.sample[:IMAGES].to(device)
         targets = predicted_class(plain, images)
-        coalitions = [draw_coalitions(SIDE**2, BUDGET, generator("subset", 0, row)) for row in range(len(images))]
-        both = []
-        for model in (plain, fast):
-            answers = [
-                paired_values(drawn, _asked(model, self._masked(image, all_masks(drawn)), target))
-                for image, target, drawn in zip(images, targets, coalitions, strict=True)
-            ]
-            both.append(shapley_values(answers))
-        (exact, errors), (found, _) = both
-        pairs = np.sum([ranked_alike(*row) for row in zip(exact, found, errors, strict=True)], axis=0)
-        return float(pairs[1] / pairs[0]) if pairs[0] else 1.0
+        asked: dict[tuple[str, str], list[PairedValues]] = {}
+        for row, (image, target) in enumerate(zip(images, targets, strict=True)):
+            drawn = draw_coalitions(SIDE**2, BUDGET, generator("subset", 0, row))
+            pixels = self._masked(image, all_masks(drawn))
+            for who, model in (("plain", plain), ("fast", fast)):
+                for kind, values in _answers(model, pixels, target).items():
+                    asked.setdefault((who, kind), []).append(paired_values(drawn, values))
+        shares = [_share_alike(asked["plain", kind], asked["fast", kind]) for kind in KINDS]
+        return min((share for share in shares if share is not None), default=None)
 
     def _masked(self, image: Tensor, masks: np.ndarray) -> Tensor:
         """The image (C, H, W) with the grid's superpixels shown as in masks (n, M): (n, C, H, W)."""
@@ -60,9 +61,17 @@ class RankingCheck:
         return torch.where(shown, image.float(), fill)
 
 
-def _asked(model: nn.Module, pixels: Tensor, target: Tensor) -> np.ndarray:
-    """Probability of the class: float64 (n,)."""
-    return logits(model, pixels).double().softmax(1)[:, target].cpu().numpy()
+def _answers(model: nn.Module, pixels: Tensor, target: Tensor) -> dict[str, np.ndarray]:
+    """What is said of the class, by KINDS: float64 (n,)."""
+    raw = logits(model, pixels).double()
+    return dict(zip(KINDS, (values[:, target].cpu().numpy() for values in (raw.softmax(1), raw)), strict=True))
+
+
+def _share_alike(plain: list[PairedValues], fast: list[PairedValues]) -> float | None:
+    """Of all images' clear pairs, those that keep their order."""
+    (exact, errors), (found, _) = shapley_values(plain), shapley_values(fast)
+    clear, alike = np.sum([ranked_alike(*row) for row in zip(exact, found, errors, strict=True)], axis=0)
+    return float(alike / clear) if clear else None
 
 
 def ranked_alike(exact: np.ndarray, fast: np.ndarray, errors: np.ndarray) -> tuple[int, int]:

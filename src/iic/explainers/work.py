@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from iic.errors import UserError
-from iic.explainers.attributions import Attributions, Maps
+from iic.explainers.attributions import CHECKED, Attributions, Maps
 from iic.explainers.context import Context
 from iic.explainers.methods import explain
 from iic.explainers.names import LRP_COMPOSITES, MEAN_MAP, RANDOM_WEIGHTS, SUPERPIXEL
@@ -68,8 +68,9 @@ def _joined(parts: list[Maps]) -> Maps:
 
 
 def work_key(made: dict, indices: np.ndarray, targets: np.ndarray) -> str:
-    """What an unfinished folder is called by: the same for the same work only."""
-    text = json.dumps(made, sort_keys=True).encode()
+    """What an unfinished folder is called by: the same for the same work only, however its precision was checked."""
+    determining = {name: value for name, value in made.items() if name not in CHECKED}
+    text = json.dumps(determining, sort_keys=True).encode()
     return hashlib.sha256(text + indices.tobytes() + targets.tobytes()).hexdigest()[:16]
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from iic.explainers.names import is_control
 from iic.report.style import BLUE, FILLS, GREY, JUDGES, method_styles, new_figure
 
 
 def score_against_cost(report: dict) -> Any:
     """Seconds an image against the score where the top pixels are kept: judges are rows, fills columns.
 
-    The score is the accuracy less that of the best control. Where the judge abstains on a method, it has none.
+    The score is the accuracy less that of the best control, of a control that of the best other one: the line joins
+    methods, which have all of them against them, and no control. Where the judge abstains on a method, it has none.
     """
     tables = [t for t in report["headline"] if t["direction"] == "keep"]
     judges = list(dict.fromkeys(t["judge"] for t in tables))
@@ -29,10 +31,10 @@ def score_against_cost(report: dict) -> Any:
             low, high = lead["interval"]
             reach = [[max(0.0, score - low)], [max(0.0, high - score)]]
             axis.errorbar(seconds, score, yerr=reach, capsize=2, ms=6, **{**styles[method], "ls": "none"})
-            points.append((seconds, score))
-        if points:
-            axis.step(*zip(*_front(points), strict=True), where="post", color=BLUE, lw=0.8, alpha=0.6)
-        else:
+            points.append((seconds, score, is_control(method)))
+        if joined := [(seconds, score) for seconds, score, control in points if not control]:
+            axis.step(*zip(*_front(joined), strict=True), where="post", color=BLUE, lw=0.8, alpha=0.6)
+        if not points:
             axis.text(0.5, 0.6, "the judge abstains,\nor there is no control", ha="center", transform=axis.transAxes)
         axis.axhline(0, color=GREY, lw=0.7, ls=":")
         axis.set(xscale="log")
@@ -47,8 +49,8 @@ def score_against_cost(report: dict) -> Any:
     if labels:
         figure.legend([entries[label] for label in labels], labels, loc="outside right upper", fontsize=8)
     figure.suptitle(
-        f"{report['dataset']['dataset']}: score against cost, 95 % intervals; the line joins the best at each cost\n"
-        "each method over the best of its own controls, none where the judge abstains",
+        f"{report['dataset']['dataset']}: score against cost, 95 % intervals; the line joins the best methods by cost\n"
+        "each over the best of its own controls, a control over the best other one; none where the judge abstains",
         fontsize=10,
     )
     return figure

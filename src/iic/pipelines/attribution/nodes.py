@@ -9,7 +9,7 @@ import numpy as np
 
 from iic.data.images import ImageSet, evenly_spread
 from iic.errors import UserError
-from iic.explainers.attributions import Attributions, select_images
+from iic.explainers.attributions import CHECKED, Attributions, select_images
 from iic.explainers.names import RANDOM_WEIGHTS, source_of
 from iic.explainers.segmentation import Segmenter, load_label_map
 from iic.params import AttributionParams
@@ -18,7 +18,6 @@ from iic.provenance import EXPLAINING, code_hash, made_like
 
 SAMPLE = 1000  # training images that a faster forward is fitted to and compared on
 AT_ONCE = 250  # images whose classes are asked for
-CHECKED = ("same_class", "same_ranking")  # how often a faster forward answers as float32 does
 
 
 def explain_images(
@@ -159,6 +158,6 @@ def _cost(maps: Attributions, seconds: float) -> dict:
         "seconds": seconds,
         "seconds_per_image": seconds / len(maps.indices),
         **made_like(maps.made),
-        **{name: maps.made[name] for name in CHECKED},
+        **{name: maps.made.get(name) for name in CHECKED},
         **{f"mean_{name}": float(column.mean()) for name, column in maps.extras.items()},
     }

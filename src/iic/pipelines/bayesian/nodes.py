@@ -140,8 +140,8 @@ def measure_uncertainty(
 
     rest, validation = parted(train, training)
     outside, draws = _outside(params, test), {"seed": evaluation.seed, "replicates": evaluation.bootstrap}
-    density = typicality.fit(rest, validation.images, seed=params.seed)
-    strange = {name: density.strangeness(images) for name, images in {"test": test.images, **outside}.items()}
+    usual = typicality.fit(rest, validation.images, seed=params.seed)
+    strange = {name: usual.density.strangeness(images) for name, images in {"test": test.images, **outside}.items()}
     posteriors, last_layer = named(posterior, references), posterior.of_features
     networks, see = _networks(params, model, posteriors, dataset, last_layer)
     report = uncertainty_report(
@@ -149,10 +149,10 @@ def measure_uncertainty(
         Labelled(see(test.images), test.labels),
         Labelled(see(validation.images), validation.labels),
         {name: see(images) for name, images in outside.items()},
-        {name: density.looks_typical(values) for name, values in strange.items()},
+        {name: usual.looks_typical(values) for name, values in strange.items()},
         **draws,
     )
-    report["typicality"] = typicality.typicality_report(density, strange.pop("test"), strange, **draws)
+    report["typicality"] = typicality.typicality_report(usual, strange.pop("test"), strange, **draws)
     plain, wanted = plain_part(training, train, dataset, project or Path()), wanted_part(train, training)
     for name, learnt in who_learnt(plain, posteriors, wanted, last_layer).items():
         report["networks"][name]["learnt_from_validation"] = learnt

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from iic.errors import UserError
+
 
 def draw_bayesian(report: dict) -> Any:
     """Accuracy and confidence on what each method keeps."""
@@ -30,6 +32,11 @@ def draw_outside(uncertainty: dict, dataset: str) -> Any:
     """How well each network knows foreign images."""
     from iic.report.uncertainty import outside_plot
 
+    if "typicality" not in uncertainty:
+        raise UserError(
+            f"{dataset}.uncertainty is an older version's, without a density of the images: "
+            "run `kedro run --pipelines bayesian` again, without --only-missing-outputs."
+        )
     return outside_plot(dataset, uncertainty["networks"], uncertainty["typicality"])
 
 
