@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iic.report.style import FILLS, GREEN, GREY, JUDGES, chart_size, name_methods, new_figure
+from iic.report.style import FILLS, GREEN, GREY, JUDGES, chart_size, name_methods, new_figure, write_above
 
 WIDTH = 0.38  # of a bar; two stand beside each other
 
@@ -53,4 +53,4 @@ def _bars(axis: Any, table: dict, places: list[float]) -> None:
         if cell["abstains"]:
             bar.set(facecolor="white", edgecolor=colour, hatch="//")
         height = cell["accuracy"]
-        axis.text(place, height + up + 0.01, f"{height:.2f}", ha="center", va="bottom", fontsize=7)
+        write_above(axis, place, height + up, f"{height:.2f}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from iic.report.style import BLUE, FILLS, GREEN, MANY, ORANGE, new_figure, one_line, title
+from iic.report.style import BLUE, FILLS, GREEN, MANY, ORANGE, new_figure, one_line, title, write_above
 
 
 def bayesian_plot(report: dict) -> Any:
@@ -67,6 +67,6 @@ def _grouped(axis: Any, names: list[str], columns) -> None:
         axis.bar(places, heights, width * 0.95, yerr=reach, capsize=2, error_kw={"lw": 0.8}, color=colour, label=label)
         for place, (height, _), (_, high) in zip(places, bars, ends, strict=True):
             text = "none" if height is None else f"{height:.2f}"  # nothing answered has no accuracy
-            axis.text(place, high + 0.01, text, ha="center", va="bottom", fontsize=7)
+            write_above(axis, place, high, text)
     many = len(names) > MANY
     axis.set_xticks(range(len(names)), names, fontsize=8, rotation=90 if many else 0)

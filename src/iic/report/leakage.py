@@ -7,7 +7,7 @@ from typing import Any
 
 from iic.errors import UserError
 from iic.explainers.names import is_control
-from iic.report.style import BLUE, GREEN, GREY, chart_size, name_methods, new_figure
+from iic.report.style import BLUE, GREEN, GREY, chart_size, name_methods, new_figure, write_above
 
 WIDTH = 0.7  # of a bar
 
@@ -69,4 +69,4 @@ def _check_alike(dataset: str, method: str, leak: dict, first: dict) -> None:
 def _bar(axis: Any, place: int, leak: dict, colour: str) -> None:
     height, (low, high) = leak["accuracy"], leak["interval"]
     axis.bar(place, height, WIDTH, yerr=[[max(0.0, height - low)], [max(0.0, high - height)]], capsize=3, color=colour)
-    axis.text(place, max(height, high) + 0.01, f"{height:.2f}", ha="center", va="bottom", fontsize=7)
+    write_above(axis, place, max(height, high), f"{height:.2f}")

@@ -50,7 +50,7 @@ def score_against_cost(report: dict) -> Any:
         figure.legend([entries[label] for label in labels], labels, loc="outside right upper", fontsize=8)
     figure.suptitle(
         f"{report['dataset']['dataset']}: score against cost, 95 % intervals; the line joins the best methods by cost\n"
-        "each over the best of its own controls, a control over the best other one; none where the judge abstains",
+        "each over the best of its own controls, a control over the best other one",
         fontsize=10,
     )
     return figure

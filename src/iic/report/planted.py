@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from iic.evaluation.planted import unpacked
-from iic.report.style import BLUE, DIVERGING, GREEN, GREY, ORANGE, new_figure, title
+from iic.report.style import BLUE, DIVERGING, GREEN, GREY, ORANGE, new_figure, title, write_above
 
 WIDTH = 0.38  # of a bar; two stand beside each other
 
@@ -62,7 +62,7 @@ def _draw_bars(axis: Any, methods: dict[str, dict]) -> None:
         ]
         axis.bar(places, heights, WIDTH, yerr=reach, capsize=3, color=colour, label=label)
         for place, height, up in zip(places, heights, reach[1], strict=True):
-            axis.text(place, height + up + 0.01, f"{height:.2f}", ha="center", va="bottom", fontsize=7)
+            write_above(axis, place, height + up, f"{height:.2f}")
     axis.axhline(0.5, color=GREY, ls=":", label="AUROC of a map\nthat knows nothing")
     axis.set(ylim=(0, 1.12), xlim=(-0.5, len(methods) - 0.5))
     axis.set_ylabel("half or more of the watermark among\nthe top pixels; AUROC of its pixels", fontsize=8)

@@ -95,6 +95,12 @@ def method_styles(methods: list[str]) -> dict[str, dict]:
     return styles
 
 
+def write_above(axis: Any, place: float, top: float, words: str) -> None:
+    """A bar's number above what reaches up to `top`, legible on a line that crosses it."""
+    box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.4}
+    axis.text(place, top + 0.01, words, ha="center", va="bottom", fontsize=7, bbox=box)
+
+
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options):
     """A figure of its own canvas, in inches, and its axes; no pyplot state, no window."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
