@@ -52,10 +52,10 @@ class Explained:
         """The explained classes, int64 (N,)."""
         return predicted_class(freeze(self.model), torch.from_numpy(self.images)).numpy()
 
-    def context(self, network: nn.Module, method: str) -> Context:
-        """What the method needs to explain this network."""
-        precision = precision_of(method, self.segmenter.params)
-        return make_context(network, self.sample, self.mean, self.segmenter, precision)
+    def context(self, network: nn.Module, method: str, precision: str | None = None) -> Context:
+        """What the method needs to explain this network; None: in the precision that suits it."""
+        wanted = precision or precision_of(method, self.segmenter.params)
+        return make_context(network, self.sample, self.mean, self.segmenter, wanted)
 
     def maps(self, method: str, contexts: Iterable[Context]) -> np.ndarray:
         """The images' maps in each context: float32 (R, N, H, W)."""
@@ -139,9 +139,9 @@ def _sampled(base: Context, repeats: int) -> dict[str, Iterator[Context]]:
 
 
 def _retrained(explained: Explained, method: str, base: Context, retrained: Sequence[nn.Module]) -> Iterator[Context]:
-    """The explained network, then those from other training seeds."""
+    """The explained network, then those from other training seeds, in its precision: that is no source of variance."""
     yield base
-    yield from (explained.context(network, method) for network in retrained)
+    yield from (explained.context(network, method, base.forward.precision) for network in retrained)
 
 
 def _of_posterior(
