@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import binom, multivariate_normal
 
 from iic.bayes.shifts import inverted
-from iic.bayes.typicality import both_rules, conformal_limit, fit, fit_density, flat, typicality_report
+from iic.bayes.typicality import conformal_limit, fit, fit_density, flat, typicality_report
 from iic.bayes.uncertainty import uniform_noise
-from iic.bayes.uncertainty_table import read
+from iic.bayes.uncertainty_table import both_rules, read
 from iic.data.images import ImageSet, hold_out
 from iic.data.sources import load_digits
 from iic.errors import UserError

@@ -18,7 +18,6 @@ from iic.bayes.inference import fast_dtype, sample_logits, sample_probabilities
 from iic.bayes.point import Point
 from iic.bayes.record import Learnt
 from iic.bayes.selection import selection_measures
-from iic.bayes.typicality import both_rules
 from iic.bayes.uncertainty_table import read, uncertainty_table
 from iic.classifiers.inference import freeze, predict_logits
 
@@ -109,8 +108,7 @@ def uncertainty_report(
         replicates: number of bootstrap samples.
 
     Returns:
-        JSON-ready: `networks` by name, each with the `precision` that it was asked in and what it answers
-        `if_typical`; `confidence_compared`, areas and
+        JSON-ready: `networks` by name, each with the `precision` that it was asked in; `confidence_compared`, areas and
         paired differences from the first network and, if it is there, from PLAIN_SAME.
     """
     tables, confidence = {}, {}
@@ -118,21 +116,18 @@ def uncertainty_report(
     ends = np.cumsum([len(some) for some in inputs])[:-1]
     for name, ask in networks.items():
         # all at once: weights are drawn, and laid out for the products, once
-        answers, held, *others = np.split(ask(np.concatenate(inputs)), ends, axis=1)
-        foreign = dict(zip(outside, others, strict=True))
+        answers, held, *foreign = np.split(ask(np.concatenate(inputs)), ends, axis=1)
         tables[name] = uncertainty_table(
             answers,
             test.labels,
             held,
             validation.labels,
-            foreign,
+            dict(zip(outside, foreign, strict=True)),
             seed=seed,
             replicates=replicates,
+            typical=typical,
         ) | {"precision": ask.precision}
-        found, thresholds = read(answers), tables[name]["thresholds"]
-        tables[name]["if_typical"] = both_rules(
-            found, test.labels, {key: read(of, f"{key} image") for key, of in foreign.items()}, thresholds, typical
-        )
+        found = read(answers)
         confidence[name] = found.selectors["confidence"], found.predicted != test.labels
     also = tuple(name for name in (PLAIN_SAME,) if name in networks)
     compared = selection_measures(confidence, replicates=replicates, seed=seed, also=also)

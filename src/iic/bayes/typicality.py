@@ -17,10 +17,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.decomposition import PCA
 
-from iic.bayes.scores import check_labels
-from iic.bayes.selection import answer_row, answered, share
+from iic.bayes.selection import share
 from iic.bayes.shifts import detection
-from iic.bayes.uncertainty_table import Answers, Thresholds
 from iic.data.images import ImageSet, evenly_spread
 from iic.draws import generator
 from iic.errors import UserError
@@ -182,32 +180,3 @@ def typicality_report(
             for name, values in outside.items()
         },
     }
-
-
-def both_rules(
-    test: Answers, labels: np.ndarray, outside: Mapping[str, Answers], thresholds: Thresholds, typical: Mapping
-) -> dict[str, dict]:
-    """What a network answers of what looks typical: by selector and target, JSON-ready.
-
-    Args:
-        test: answers about the test images.
-        labels: int (N,).
-        outside: name -> answers about foreign images.
-        thresholds: of the network.
-        typical: "test" and the names of `outside` -> bool (N,) or (M,).
-
-    Returns:
-        selector -> target -> `coverage` and `accuracy` on the test images, `refused` by foreign set.
-    """
-    wrong = test.predicted != check_labels(labels, *test.mean.shape)
-    rows: dict[str, dict] = {}
-    for name, scores in test.selectors.items():
-        rows[name] = {}
-        for target, threshold in (thresholds[name] or {}).items():
-            refused = {
-                key: share(~(answered(found.selectors[name], threshold) & typical[key]))
-                for key, found in outside.items()
-            }
-            kept = answered(scores, threshold) & typical["test"]
-            rows[name][target] = {**answer_row(kept, wrong), "refused": refused}
-    return rows

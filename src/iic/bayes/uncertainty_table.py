@@ -102,6 +102,7 @@ def uncertainty_table(
     *,
     seed: int,
     replicates: int,
+    typical: Mapping[str, np.ndarray] | None = None,
 ) -> dict:
     """All figures of one network's uncertainty on one test set, JSON-ready, each {"value", "interval"} at 95 %.
 
@@ -113,10 +114,11 @@ def uncertainty_table(
         outside: name -> (S, M, K), of out-of-distribution images.
         seed: of all bootstraps.
         replicates: number of bootstrap samples.
+        typical: "test" and the names of `outside` -> bool (N,), which images look like training images; None: all do.
 
     Returns:
         `scores`, `reliability`, `entropies`; `selectors` and `thresholds` by name, None for those that one sample does
-        not have; `median_rule`; `outside` by set.
+        not have; `median_rule`; `outside` by set; `if_typical`, what is answered of what looks typical.
 
     Raises:
         UserError: labels that do not fit, or an image with NaN, negative or non-normalised probabilities.
@@ -125,6 +127,9 @@ def uncertainty_table(
     labels = proper.check_labels(labels, *test.mean.shape)
     wrong = test.predicted != labels
     thresholds = choose_thresholds(validation_samples, validation_labels)
+    foreign = {name: read(found, f"{name} image") for name, found in outside.items()}
+    if typical is None:
+        typical = {name: np.ones(len(found.mean), bool) for name, found in {"test": test, **foreign}.items()}
     predicted, is_answered = test.median
     return {
         "n_images": len(labels),
@@ -138,9 +143,8 @@ def uncertainty_table(
         "selectors": _selectors(test, wrong, thresholds, **draws),
         "thresholds": thresholds,
         "median_rule": {"threshold": MEDIAN_THRESHOLD, **answer_row(is_answered, predicted != labels)},
-        "outside": {
-            name: _outside(test, read(found, f"{name} image"), thresholds, **draws) for name, found in outside.items()
-        },
+        "outside": {name: _outside(test, found, thresholds, **draws) for name, found in foreign.items()},
+        "if_typical": both_rules(test, labels, foreign, thresholds, typical),
     }
 
 
@@ -193,6 +197,35 @@ def _outside(test: Answers, found: Answers, thresholds: Thresholds, *, seed: int
         refused = {t: share(~answered(scores, threshold)) for t, threshold in (thresholds[name] or {}).items()}
         rows[name] = {**detection(inside, scores, seed=seed, replicates=replicates), "refused": refused}
     return {"n_images": len(found.mean), "selectors": rows, "median_rule": {"refused": share(~found.median[1])}}
+
+
+def both_rules(
+    test: Answers, labels: np.ndarray, outside: Mapping[str, Answers], thresholds: Thresholds, typical: Mapping
+) -> dict[str, dict]:
+    """What a network answers of what looks typical: by selector and target, JSON-ready.
+
+    Args:
+        test: answers about the test images.
+        labels: int (N,).
+        outside: name -> answers about foreign images.
+        thresholds: of the network.
+        typical: "test" and the names of `outside` -> bool (N,) or (M,).
+
+    Returns:
+        selector -> target -> `coverage` and `accuracy` on the test images, `refused` by foreign set.
+    """
+    wrong = test.predicted != proper.check_labels(labels, *test.mean.shape)
+    rows: dict[str, dict] = {}
+    for name, scores in test.selectors.items():
+        rows[name] = {}
+        for target, threshold in (thresholds[name] or {}).items():
+            refused = {
+                key: share(~(answered(found.selectors[name], threshold) & typical[key]))
+                for key, found in outside.items()
+            }
+            kept = answered(scores, threshold) & typical["test"]
+            rows[name][target] = {**answer_row(kept, wrong), "refused": refused}
+    return rows
 
 
 def degradation_row(answers: Answers, labels, thresholds: Thresholds, *, seed: int, replicates: int) -> dict:
