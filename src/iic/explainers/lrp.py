@@ -22,8 +22,8 @@ from iic.explainers.lrp_rules import Place, Shares, divided, per_image
 
 EPSILON = 1e-6
 Handed = dict[fx.Node, Tensor]  # input of a node -> its relevance
-TOGETHER = 64  # images in one pass: of fewer, the calls cost more than the arithmetic; more leave a CPU's caches
-FILLS_GPU = 1024  # and so many fill a GPU
+PASS_BYTES = 24 << 20  # of the largest map in one pass: more leaves a CPU's caches, with less the calls cost too much
+FILLS_GPU = 1024  # images in one pass that fill a GPU
 
 
 class Propagator:
@@ -55,6 +55,7 @@ class Propagator:
         rules = {n: composite.rule(n.target, self._module(n), first=n is weighted[0]) for n in weighted}
         nonnegative = self._nonnegative()
         self.rectified = self._rectified(rules)
+        self.sizes: dict[torch.Size, int] = {}
         self.steps = {}
         for node, rule in rules.items():
             box = self._box(node) if rule == "box" else None
@@ -69,9 +70,16 @@ class Propagator:
             images: uint8 or float (N, C, H, W), pixels 0..255.
             targets: int64 (N,).
         """
-        size = TOGETHER if images.device.type == "cpu" else FILLS_GPU
+        size = self._together(images.shape[1:]) if images.device.type == "cpu" else FILLS_GPU
         found = [self._part(*part) for part in zip(images.split(size), targets.split(size), strict=True)]
         return found[0] if len(found) == 1 else joined(found)
+
+    def _together(self, shape: torch.Size) -> int:
+        """Images of this shape (C, H, W) in one pass on a CPU; found out once for each shape."""
+        if shape not in self.sizes:
+            largest = max(value.nbytes for value in self._forward(torch.zeros(1, *shape))[0].values())
+            self.sizes[shape] = max(1, PASS_BYTES // largest)
+        return self.sizes[shape]
 
     def _part(self, images: Tensor, targets: Tensor) -> Relevance:
         values, winners = self._forward(images.float().contiguous(memory_format=torch.channels_last))

@@ -216,7 +216,8 @@ def flat_rule(epsilon: float = 1e-6) -> Rule:
                 channels, shape = x.shape[1] // layer.groups, x.shape[2:]
                 whole = relevance.unflatten(1, (layer.groups, -1)).sum(2)  # (N, groups, h, w)
                 s = whole / (channels * field(*shape) + epsilon)
-                inputs = transposed(single, s.flatten(0, 1).unsqueeze(1), ones, x.shape)
+                copies = s.reshape(-1, 1, s[0, 0].numel()).expand(-1, ones.numel(), -1)  # one for each of its inputs
+                inputs = F.fold(copies, shape, layer.kernel_size, layer.dilation, layer.padding, layer.stride)
                 inputs = inputs.view(-1, layer.groups, *shape).repeat_interleave(channels, 1)
             else:
                 s = relevance.sum(-1, keepdim=True) / (x.shape[-1] + epsilon)
