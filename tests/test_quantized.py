@@ -46,6 +46,29 @@ def test_eight_bits_name_the_same_classes_and_hardly_move_probabilities(trained)
 
 
 @needs_vnni
+def test_a_second_number_is_spent_where_one_is_too_coarse(trained, monkeypatch):
+    model, sample, test = trained
+    plain = freeze(model)
+    exact, errors = logits(plain, test).softmax(1), []
+    for coarse, numbers in ((1.0, 1), (0.0, 2)):
+        monkeypatch.setattr("iic.classifiers.quantized.COARSE", coarse)
+        fast = quantize(plain, sample)
+        assert fast[0].layer.out_channels == numbers * plain[1].out_channels
+        errors.append(float((logits(fast, test).softmax(1) - exact).norm()))
+    assert errors[1] < errors[0]
+
+
+@needs_vnni
+def test_the_first_convolution_of_one_channel_hands_on_what_the_next_need_not_copy(trained):
+    """However the pixels lie: of one channel their layout is both layouts."""
+    model, sample, _ = trained
+    fast = quantize(freeze(model), sample)
+    pixels = sample[:4].float()
+    for shown in (pixels, pixels.contiguous(memory_format=torch.channels_last)):
+        assert fast[0](shown).is_contiguous(memory_format=torch.channels_last)
+
+
+@needs_vnni
 @pytest.mark.parametrize("depth", [2, 3])
 def test_a_sum_of_a_path_and_its_input_is_within_a_step_of_float32(depth):
     """On the very numbers that it holds; its input is left as it was, and its means over the sample are float32's."""

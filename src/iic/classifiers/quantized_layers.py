@@ -121,7 +121,9 @@ class FirstConvolution(nn.Module):
         biases = [bias - FULL * below for below in range(numbers_each)]
         # every number's filters are computed anew: cutting one result up takes longer
         self.layer.out_channels *= numbers_each
-        self.layer.weight = nn.Parameter(weight.float().repeat(numbers_each, 1, 1, 1), requires_grad=False)
+        # of one channel, the weights' layout decides the outputs': the next layer would copy them into channels_last
+        filters = weight.float().repeat(numbers_each, 1, 1, 1).to(memory_format=torch.channels_last)
+        self.layer.weight = nn.Parameter(filters, requires_grad=False)
         self.layer.bias = nn.Parameter(torch.cat(biases).float(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
