@@ -125,9 +125,13 @@ def _beside_quantus(dataset: str, setting: Setting, maps: Attributions, argument
     theirs, ours = quantus_curve(plain, images, some.targets, some.values), our_curve(plain, setting, some)
     steps = min(theirs.shape[1], ours.shape[1])
     apart = np.abs(theirs[:, :steps] - ours[:, :steps])
-    mine = np.median([seconds(lambda: our_curve(fast, setting, some)) for _ in range(arguments.repeats)])
     for name, model in (("as its users run it", setting.model.eval()), ("with our forward", fast)):
-        took = seconds(lambda m=model: quantus_curve(m, images, some.targets, some.values))
+        pairs = [
+            (seconds(lambda m=model: quantus_curve(m, images, some.targets, some.values)),
+             seconds(lambda: our_curve(fast, setting, some)))
+            for _ in bar(f"{dataset}: Quantus {name}", "repeat")(range(arguments.repeats))
+        ]  # fmt: skip
+        took, mine = np.median(pairs, axis=0)
         print(f"{dataset}: Quantus' PixelFlipping {name}: {took:.2f} s, ours {mine:.2f} s, ratio {took / mine:.1f}")
     print(f"{dataset}: the curves' {steps} steps differ by {apart.mean():.1e} on average, {apart.max():.1e} at most")
 

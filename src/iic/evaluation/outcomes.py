@@ -164,15 +164,19 @@ def judge_maps(
         some = slice(start, start + GROUP)
         images = test.images[indices[some]]
         ranks = pixel_ranks(np.asarray(maps.values[some.start : min(some.stop, len(indices))]), indices[some], seed)
+        answers: dict[int, torch.Tensor] = {}  # cell -> logits (n, classes)
         for way, pixels in _degraded(images, ranks, indices[some], fills, list(ways)):
             for k in ways[way]:
                 name = wanted[k].judge, wanted[k].fill
-                logits = predict_logits(judges[name], pixels.to(devices[name]), batches[name]).cpu()
-                if not logits.isfinite().all():
-                    raise UserError(f"The {wanted[k].judge} judge's output is not finite for {way[1]}: train it again.")
-                predicted[k, some] = logits.argmax(1)
-                chosen = torch.from_numpy(targets[some])[:, None]
-                probability[k, some] = logits.softmax(1).gather(1, chosen)[:, 0]
+                answers[k] = predict_logits(judges[name], pixels.to(devices[name]), batches[name])
+        # of all cells at once: what is done for each would cost a small network as much as some of its layers
+        logits = torch.stack([answers[k] for k in range(len(wanted))]).cpu()  # (K, n, classes)
+        for cell, finite in zip(wanted, logits.isfinite().flatten(1).all(1).tolist(), strict=True):
+            if not finite:
+                raise UserError(f"The {cell.judge} judge's output is not finite for {cell.fill}: train it again.")
+        predicted[:, some] = logits.argmax(2)
+        chosen = torch.from_numpy(targets[some])[None, :, None].expand(len(wanted), -1, 1)
+        probability[:, some] = logits.softmax(2).gather(2, chosen)[..., 0]
     return Outcomes(tuple(wanted), indices, test.labels[indices], targets, predicted, probability, made or {})
 
 
