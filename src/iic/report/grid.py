@@ -9,7 +9,7 @@ import numpy as np
 from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.explainers.attributions import Attributions
-from iic.report.style import DIVERGING, new_figure, title
+from iic.report.style import DIVERGING, new_figure, title, unit
 
 
 def grid_rows(labels: np.ndarray, per_class: int) -> np.ndarray:
@@ -54,7 +54,7 @@ def comparison_grid(
             color="black" if true == predicted else "#D55E00",
         )
     for column, (method, attributions) in enumerate(maps.items(), start=1):
-        _draw_column(figure, axes[:, column], attributions.values[rows], title(method))
+        _draw_column(figure, axes[:, column], attributions.values[rows], title(method), unit(method))
     axes[0, 0].set_title("image", fontsize=9)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -66,7 +66,7 @@ def comparison_grid(
     return figure
 
 
-def _draw_column(figure: Any, axes: Any, values: np.ndarray, title: str) -> None:
+def _draw_column(figure: Any, axes: Any, values: np.ndarray, title: str, unit: str) -> None:
     """All maps (N, H, W) of one method on one colour scale centred at zero, which ends at the 99.5 % quantile."""
     limit = float(np.quantile(np.abs(values), 0.995)) or 1.0
     for axis, value in zip(axes, values, strict=True):
@@ -75,3 +75,4 @@ def _draw_column(figure: Any, axes: Any, values: np.ndarray, title: str) -> None
     bar = figure.colorbar(picture, ax=list(axes), location="bottom", fraction=0.02, pad=0.005, aspect=8)
     bar.set_ticks([-limit, 0, limit], labels=[f"{-limit:.1g}", "0", f"{limit:.1g}"])
     bar.ax.tick_params(labelsize=7)
+    bar.set_label(unit, fontsize=7)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from iic.explainers.names import is_control
+from iic.explainers.names import LOGIT, LRP_COMPOSITES, SAMPLED, base_of, is_control
 
 MANY = 14  # methods whose names no longer fit beside each other
 # Okabe & Ito's palette
@@ -51,6 +51,21 @@ TWINS = {
     "_mean_map": "mean map (control)",
     "_random_weights": "random weights (control)",
 }
+
+OF_PROBABILITY, OF_LOGIT, PER_STEP = "probability", "logit", "logit per unit\nof the input"
+UNITS = {
+    **dict.fromkeys(SAMPLED, OF_PROBABILITY),
+    **dict.fromkeys((*LRP_COMPOSITES, "input_x_gradient", "integrated_gradients", "deeplift"), OF_LOGIT),
+    **dict.fromkeys(("gradient", "smoothgrad", "guided_backprop"), PER_STEP),
+    "sobel": "pixel values",
+    "contrast": "pixel values",
+}
+
+
+def unit(method: str) -> str:
+    """What a map's numbers are; those of the other methods have no unit, only an order."""
+    of_logit = LOGIT in method and base_of(method) in SAMPLED
+    return OF_LOGIT if of_logit else UNITS.get(base_of(method), "no unit")
 
 
 def title(method: str) -> str:
