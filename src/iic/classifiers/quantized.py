@@ -29,7 +29,7 @@ from iic.classifiers.quantized_layers import (
 LARGEST = 0.99999  # quantile of an activation that still gets a number of its own; what is larger is cut off
 TYPICAL = 64  # images of a batch that weights are packed for
 FINER = 2  # numbers that hold each output of the whitening convolution where one is too coarse
-COARSE = 0.04  # error of the sample's probabilities, in their spread between images, from which on one is
+COARSE = 0.02  # error of the sample's probabilities, in their spread between images, from which on one is
 
 
 def can_quantize(model: nn.Module) -> bool:
