@@ -28,8 +28,8 @@ def passes(model: nn.Sequential, pixels: Tensor, plus: bool) -> None:
     """The arithmetic alone: forward and transposed pass, without anything else.
 
     For the rules of epsilon_plus_flat (`plus`), also a second forward of each convolution but the first, and there the
-    transposed pass of one channel, by the overlapping sum that is fastest. No rule's division and no account; pooling
-    hands up copies, not the winners.
+    transposed pass of one channel, by `fold` as in ours. No rule's division and no account; pooling hands up copies,
+    not the winners.
     """
     inputs, output = _forward(model, pixels)
     first = next(layer for layer in model if isinstance(layer, nn.Conv2d))

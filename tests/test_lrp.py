@@ -198,7 +198,9 @@ def test_many_images_go_in_parts(frozen, monkeypatch):
     targets = logits(model, images).argmax(1)
     whole = Propagator(model)(images, targets)
     monkeypatch.setattr("iic.explainers.lrp.PASS_BYTES", 1)  # one image each
-    parts = Propagator(model)(images, targets)
+    propagate = Propagator(model)
+    parts = propagate(images, targets)
+    assert propagate._together(images.shape[1:]) == 1
     torch.testing.assert_close(parts.values, whole.values, rtol=1e-3, atol=1e-4 * float(whole.values.abs().max()))
     torch.testing.assert_close(parts.explained, whole.explained)
     assert list(parts.layers) == list(whole.layers)

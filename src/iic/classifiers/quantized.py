@@ -79,16 +79,16 @@ def quantize(model: nn.Sequential, sample: Tensor) -> nn.Sequential:
     Returns:
         logits float32 (N, classes) from the same pixels.
     """
-    found = _quantized(model, sample, 1)
-    reader = _reader(model)
-    if not (isinstance(reader, nn.Conv2d) and reader.groups == 1) or _error(found, model, sample) <= COARSE:
-        return found
-    return _quantized(model, sample, FINER)
-
-
-def _error(found: nn.Module, model: nn.Module, sample: Tensor) -> float:
-    """Root mean square of what the probabilities are off by, in units of their spread between the images."""
     pixels = sample.float().contiguous(memory_format=torch.channels_last)
+    reader = _reader(model)
+    found = _quantized(model, pixels, 1)
+    if not (isinstance(reader, nn.Conv2d) and reader.groups == 1) or _error(found, model, pixels) <= COARSE:
+        return found
+    return _quantized(model, pixels, FINER)
+
+
+def _error(found: nn.Module, model: nn.Module, pixels: Tensor) -> float:
+    """Root mean square of what the probabilities are off by, in units of their spread between the images."""
     exact = model(pixels).softmax(1)
     return float((found(pixels).softmax(1) - exact).norm() / (exact - exact.mean(0)).norm().clamp(min=1e-12))
 
@@ -98,9 +98,8 @@ def _reader(model: nn.Sequential) -> nn.Module | None:
     return next((module for module in model[3:-2] if isinstance(module, nn.Conv2d | Residual)), None)
 
 
-def _quantized(model: nn.Sequential, sample: Tensor, numbers_each: int) -> nn.Sequential:
+def _quantized(model: nn.Sequential, pixels: Tensor, numbers_each: int) -> nn.Sequential:
     """`quantize` with so many numbers for each output of the first convolution."""
-    pixels = sample.float().contiguous(memory_format=torch.channels_last)
     x = model[:3](pixels)  # as float32 has it
     body = model[3:-2]
     reader = _reader(model)

@@ -52,20 +52,17 @@ TWINS = {
     "_random_weights": "random weights (control)",
 }
 
-OF_PROBABILITY, OF_LOGIT, PER_STEP = "probability", "logit", "logit per unit\nof the input"
 UNITS = {
-    **dict.fromkeys(SAMPLED, OF_PROBABILITY),
-    **dict.fromkeys((*LRP_COMPOSITES, "input_x_gradient", "integrated_gradients", "deeplift"), OF_LOGIT),
-    **dict.fromkeys(("gradient", "smoothgrad", "guided_backprop"), PER_STEP),
-    "sobel": "pixel values",
-    "contrast": "pixel values",
+    **dict.fromkeys(SAMPLED, "probability"),
+    **dict.fromkeys((*LRP_COMPOSITES, "input_x_gradient", "integrated_gradients", "deeplift"), "logit"),
+    **dict.fromkeys(("gradient", "smoothgrad", "guided_backprop"), "logit per unit\nof the input"),
+    **dict.fromkeys(("sobel", "contrast"), "pixel values"),
 }
 
 
 def unit(method: str) -> str:
     """What a map's numbers are; those of the other methods have no unit, only an order."""
-    of_logit = LOGIT in method and base_of(method) in SAMPLED
-    return OF_LOGIT if of_logit else UNITS.get(base_of(method), "no unit")
+    return "logit" if LOGIT in method else UNITS.get(base_of(method), "no unit")
 
 
 def title(method: str) -> str:
