@@ -8,7 +8,7 @@ import pandas as pd
 
 from iic.report.style import BLUE, ORANGE, new_figure
 
-EQUAL_ERROR = ("ratio_equal_error_kernel_shap", "ratio_equal_error_kernel_shap_fast", "ratio_equal_error_lime")
+EQUAL_ERROR = tuple(f"ratio_equal_error_{ours}" for ours in ("lime", "lime_fast", "kernel_shap", "kernel_shap_fast"))
 
 
 def ratios(table: pd.DataFrame) -> Any:

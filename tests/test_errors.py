@@ -48,6 +48,7 @@ CASES = {
     "too many of a few images": (("--params", "digits.data.n_test=100"), {}, ["n_images", "200", "100"]),
     "too many images": (("--params", "digits.attribution.n_images=1001"), {}, ["n_images", "1001", "1000"]),
     "no files": ((), {"IIC_DATASETS": "mine"}, ["mine", "IIC_RAW", "IIC_DATASETS=digits,shapes"]),
+    "no such environment": (("--env", "studdy"), {}, ["conf/studdy", "--env"]),
     "no inputs": (("--pipelines", "attribution", "--namespaces", "digits.lrp"), {}, ["digits.", "kedro run"]),
 }
 
@@ -102,6 +103,15 @@ def test_broken_parquet_is_named(project, tmp_path, options, fragments):
     for fragment in fragments:
         assert fragment in sentence
     assert not list((project / "data").iterdir())
+
+
+def test_a_parameter_file_that_is_no_yaml_is_named(project):
+    (project / "conf/local/parameters.yml").write_text("digits: {attribution: {n_images: 5}\nshapes: {}\n")
+    done = kedro(project, "run")
+    assert done.returncode == 1 and "Traceback" not in done.stderr + done.stdout
+    sentence = done.stderr[done.stderr.rindex("Error: ") :]
+    assert "conf/local/parameters.yml" in sentence and "did not find expected ',' or '}'" in sentence
+    (project / "conf/local/parameters.yml").unlink()
 
 
 def test_a_method_that_does_not_exist_is_a_sentence_in_other_commands_too(project):

@@ -182,5 +182,7 @@ def test_what_a_method_cannot_do_is_said_before_any_work():
         check(["lime"], backend="library", fill="blur")
     with pytest.raises(UserError, match="kernel_shap_fast takes a budget of 10000 masks at most, not 10001"):
         check(["kernel_shap_fast"], budget=10001)
+    with pytest.raises(UserError, match=r"lime_fast takes .* 10000 masks at most, not 10001: with so many, use lime\."):
+        check(["lime_fast_logit"], budget=10001)
     with pytest.raises(UserError, match=r"There is no file .*nowhere\.npy"):
         check(["lime"], segments="nowhere.npy")

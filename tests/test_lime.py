@@ -23,6 +23,10 @@ def network(masks, weights):
     return 1 / (1 + np.exp(-(masks @ weights) - masks[:, 0] * masks[:, 1]))
 
 
+def near(masks):
+    return proximity(torch.tensor(masks.mean(1)), 0.25).numpy()
+
+
 def coefficients(masks, values, **options):
     found, _ = lime_coefficients([masks], [values], **options)
     return found[0]
@@ -59,6 +63,26 @@ def test_pairs_estimate_what_coin_flips_do_with_less_error():
     assert np.mean(hits) > 0.92
 
 
+@pytest.mark.parametrize("pairs", [True, False])
+def test_errors_are_the_regressions_sandwich_with_the_pair_as_unit(pairs):
+    """Written out for one image and all masks at once, where `lime_coefficients` computes with a half of them."""
+    rng = np.random.default_rng(5)
+    masks = draw_masks(11, 121, rng) if pairs else np.concatenate([np.ones((1, 11), bool), rng.random((120, 11)) < 0.5])
+    values = network(masks, rng.normal(size=11))
+    weights = near(masks)
+    rows = masks - weights @ masks / weights.sum()
+    inverse = np.linalg.inv(rows.T @ (weights[:, None] * rows) + 0.7 * np.eye(11))
+    solution = inverse @ rows.T @ (weights * values)
+    residual = values - weights @ values / weights.sum() - rows @ solution
+    leverage = weights * ((rows @ inverse * rows).sum(1) + 1 / weights.sum())
+    pulls = (rows * (weights * residual / (1 - leverage))[:, None])[1:]
+    pulls = pulls[0::2] + pulls[1::2] if pairs else pulls
+    expected = np.sqrt(np.diag(inverse @ pulls.T @ pulls @ inverse))
+    (found,), (errors,) = lime_coefficients([masks], [values], ridge=0.7)
+    np.testing.assert_allclose(found, solution, atol=1e-12)
+    np.testing.assert_allclose(errors, expected, rtol=1e-9)
+
+
 def test_images_of_different_sizes_are_solved_together_as_alone():
     masks = [draw_masks(m, 200, np.random.default_rng(m)) for m in (12, 20, 15)]
     values = [network(z, np.linspace(-1, 1, z.shape[1])) for z in masks]
@@ -80,12 +104,12 @@ def test_coefficients_are_those_of_the_lime_package_on_the_same_masks(sample):
     for feature, coefficient in pairs:
         expected[feature] = coefficient
     np.testing.assert_allclose(coefficients(masks, values), expected, atol=1e-9)
-    np.testing.assert_allclose(proximity(masks, 0.25), base.kernel_fn(distances), atol=1e-9)
+    np.testing.assert_allclose(near(masks), base.kernel_fn(distances), atol=1e-9)
 
 
 def test_without_penalty_it_is_weighted_least_squares(sample):
     masks, values = sample
-    expected = LinearRegression().fit(masks, values, sample_weight=proximity(masks, 0.25)).coef_
+    expected = LinearRegression().fit(masks, values, sample_weight=near(masks)).coef_
     np.testing.assert_allclose(coefficients(masks, values, ridge=1e-12), expected, atol=1e-6)
 
 
@@ -93,7 +117,7 @@ def test_coefficients_are_those_of_captum_on_the_same_masks(sample):
     masks, values = sample
     rows = torch.tensor(masks, dtype=torch.float64)
     table = {bytes(mask): value for mask, value in zip(masks, values, strict=True)}
-    weights = iter(proximity(masks, 0.25).tolist())
+    weights = iter(near(masks).tolist())
 
     def one_after_the_other(*args, **options):
         yield from (row[None] for row in rows)

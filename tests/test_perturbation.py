@@ -8,6 +8,7 @@ from iic.classifiers.inference import freeze, probabilities
 from iic.classifiers.networks import build_network
 from iic.classifiers.precision import Forward
 from iic.errors import UserError
+from iic.explainers.coalitions import in_pairs
 from iic.explainers.fills import FILLS, fill_image
 from iic.explainers.perturbation import (
     Perturbed,
@@ -79,6 +80,25 @@ def test_composed_pixels_are_the_images_or_the_fills(images, kind, count):
     compose(*(torch.from_numpy(p.transpose(1, 2, 0).astype(np.float32)) for p in (image, fill)), keep, out)
     expected = np.where(z[:, segments][:, None], image, fill).transpose(0, 2, 3, 1)
     np.testing.assert_allclose(out.numpy(), expected, atol=1e-5)  # of 255: a rounding of float32
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 2])
+def test_pairs_are_composed_as_their_masks_say_wherever_batches_are_cut(images, pairs):
+    segments = grid_superpixels((32, 32), 9)
+    rng = np.random.default_rng(3)
+    z = np.concatenate([rng.random((pairs, 9)) < 0.5, in_pairs(rng.random((4, 9)) < 0.5)])
+    fill = fill_image("blur", images[0], segments, None)
+    masks, shown = SuperpixelMasks(segments, z, pairs), [p.transpose(1, 2, 0) for p in (images[0], fill)]
+    pixels = [torch.from_numpy(p.astype(np.float32)) for p in shown]
+    whole = torch.empty(len(z), 32, 32, 3)
+    compose(*pixels, masks.keep(slice(0, len(z)), "cpu"), whole)
+    expected = np.where(z[:, segments][..., None], *shown)
+    np.testing.assert_allclose(whole.numpy(), expected, atol=4e-5)  # of 255: two roundings of float32
+    for start in range(len(z)):
+        for stop in range(start + 1, len(z) + 1):
+            part = torch.empty(stop - start, 32, 32, 3)
+            compose(*pixels, masks.keep(slice(start, stop), "cpu"), part)
+            assert torch.equal(part, whole[start:stop])
 
 
 def test_the_batch_fits_the_cache_and_stays_within_bounds(forward):

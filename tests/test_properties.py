@@ -310,6 +310,8 @@ def test_figures_show_every_method(linear):
     for axis in lines:
         names = [line.get_label() for line in axis.lines if not line.get_label().startswith("_")]
         assert names == ["input × gradient", "Kernel SHAP"]
+    count = found["kernel_shap"]["randomisation"][0]["spearman"]["n_images"]
+    assert all(len(axis.collections) == (2 if count >= 6 else 0) for axis in lines)
     none = panels(randomisation_lines("made-up", {"sobel": found["sobel"]}))
     assert len(none) == 1 and "no method" in none[0].texts[0].get_text()
     maps = {m: explained(m, linear) for m in found}

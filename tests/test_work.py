@@ -74,7 +74,7 @@ def test_a_folder_that_another_run_took_away_is_a_sentence(tmp_path, monkeypatch
         run(tmp_path)
 
 
-@pytest.mark.parametrize("method", ["lime", "kernel_shap", "kernel_shap_fast", "occlusion", "rise"])
+@pytest.mark.parametrize("method", ["lime", "lime_fast", "kernel_shap", "kernel_shap_fast", "occlusion", "rise"])
 def test_both_outputs_at_once_are_the_bytes_of_each_alone(tmp_path, method):
     context, images = make_context()
     made = [{"method": name, "parameters": PARAMS.model_dump(mode="json")} for name in (method, f"{method}_logit")]

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+from kedro.config import MissingConfigException
 from kedro.framework.cli.project import run as kedro_run
 from kedro.io import DatasetError
 from kedro.validation.exceptions import ParameterValidationError
+from yaml import YAMLError
 
 from iic.errors import UserError
 
@@ -33,6 +35,11 @@ def in_chain(error: BaseException | None, kind: type[BaseException]) -> BaseExce
 def run(**options) -> None:
     try:
         kedro_run.callback(**options)
+    except MissingConfigException as error:
+        raise click.ClickException(f"{error}: --env takes the name of a folder of conf, such as study.") from None
+    except YAMLError as error:
+        problem = getattr(error.__cause__, "problem", None)
+        raise click.ClickException(f"{error}" + (f" There, {problem}." if problem else "")) from None
     except (UserError, ParameterValidationError, DatasetError, ValueError, OSError) as error:
         known = in_chain(error, UserError)
         if known is not None:

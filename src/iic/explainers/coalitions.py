@@ -49,6 +49,11 @@ class Coalitions:
         return Coalitions(self.masks[:pairs], weights, sampled)
 
 
+def in_pairs(masks: np.ndarray) -> np.ndarray:
+    """Each mask, bool (P, M), and behind it its complement: bool (2 P, M)."""
+    return np.stack([masks, ~masks], 1).reshape(-1, masks.shape[1])
+
+
 def kernel_mass(m: int) -> np.ndarray:
     """Shapley-kernel mass of the sizes s and m - s together, s = 1 .. m // 2."""
     sizes = np.arange(1, m // 2 + 1)

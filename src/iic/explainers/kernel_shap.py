@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iic.explainers.coalitions import Coalitions
-from iic.explainers.regression import cholesky, padded_signs, padded_vectors
+from iic.explainers.coalitions import Coalitions, in_pairs
+from iic.explainers.regression import cholesky, padded_signs, padded_vectors, weighted
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,14 @@ class PairedValues:
 
 
 def all_masks(coalitions: Coalitions) -> np.ndarray:
-    """Every mask that is to be shown: none, all, z of each pair, 1 - z of each pair: bool (2 + 2 P, M)."""
+    """Every mask that is to be shown: none, all, then z and 1 - z of each pair: bool (2 + 2 P, M)."""
     m = coalitions.masks.shape[1]
-    return np.concatenate([np.zeros((1, m), bool), np.ones((1, m), bool), coalitions.masks, ~coalitions.masks])
+    return np.concatenate([np.zeros((1, m), bool), np.ones((1, m), bool), in_pairs(coalitions.masks)])
 
 
 def paired_values(coalitions: Coalitions, values: np.ndarray) -> PairedValues:
     """Values of `all_masks`, float64 (2 + 2 P,), sorted into pairs."""
-    kept, others = np.split(values[2:], 2)
-    return PairedValues(coalitions, kept, others, float(values[0]), float(values[1]))
+    return PairedValues(coalitions, values[2::2], values[3::2], float(values[0]), float(values[1]))
 
 
 def shapley_values(found: Sequence[PairedValues]) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -70,13 +69,13 @@ def shapley_values(found: Sequence[PairedValues]) -> tuple[list[np.ndarray], lis
     real = torch.arange(max(m)) < torch.tensor(m)[:, None]  # (I, M)
     # With z = (1 + signs) / 2, z z' + (1 - z)(1 - z)' = (1 1' + signs signs') / 2: one product for both of a pair.
     mass = weights.sum(1)
-    gram = (_weighted(signs, weights, signs) + mass[:, None, None] * (real[:, None] & real[..., None])) / 2
+    gram = (weighted(signs, weights, signs) + mass[:, None, None] * (real[:, None] & real[..., None])) / 2
     right = (signs.transpose(1, 2) @ (weights * half)[..., None])[..., 0] + (mass * total / 2)[:, None] * real
     solution, project = _constrained(gram, right, total, real)
     residual = half - (signs @ solution[..., None])[..., 0] / 2
     leverage = 0.5 * weights * (signs @ project).mul_(signs).sum(-1)  # an observation moves the values along project
     deviation = weights * residual / (1 - leverage).clamp(min=1e-6)
-    spread = _weighted(signs, deviation.square() * (1 - sampled).clamp(min=0), signs)
+    spread = weighted(signs, deviation.square() * (1 - sampled).clamp(min=0), signs)
     variance = (project @ spread @ project).diagonal(dim1=1, dim2=2)  # (I, M)
     return (
         [s[:k].numpy() for s, k in zip(solution, m, strict=True)],
@@ -107,13 +106,8 @@ def weighted_shapley_values(
     targets = torch.from_numpy(np.asarray(values, dtype=np.float64) - nothing)[None, :, None]
     total = torch.tensor([everything - nothing], dtype=torch.float64)
     real = torch.ones(1, masks.shape[1], dtype=torch.bool)
-    solution, _ = _constrained(_weighted(z, w, z), _weighted(z, w, targets)[..., 0], total, real)
+    solution, _ = _constrained(weighted(z, w, z), weighted(z, w, targets)[..., 0], total, real)
     return solution[0].numpy()
-
-
-def _weighted(left: Tensor, weights: Tensor, right: Tensor) -> Tensor:
-    """left^T diag(weights) right for each image."""
-    return left.transpose(1, 2) @ (weights[..., None] * right)
 
 
 def _constrained(gram: Tensor, right: Tensor, total: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:

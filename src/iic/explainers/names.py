@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-SAMPLED = ("lime", "kernel_shap", "kernel_shap_fast", "occlusion", "rise")
+SAMPLED = ("lime", "lime_fast", "kernel_shap", "kernel_shap_fast", "occlusion", "rise")
 LRP_COMPOSITES = {
     "lrp": "epsilon_plus_flat",
     "lrp_epsilon": "epsilon",
@@ -30,7 +30,7 @@ GRADIENTS = (
 HOOKED = ("deeplift", "guided_backprop", "grad_cam")  # look at modules, not only at outputs and gradients
 CONTROLS = ("random", "random_superpixels", "sobel", "contrast", "centre")
 LIBRARY = ("lime", "kernel_shap", "occlusion")  # what backend "library" runs; the gradients are Captum's anyway
-SUPERPIXEL_METHODS = ("lime", "kernel_shap", "kernel_shap_fast")  # one value for each superpixel
+SUPERPIXEL_METHODS = ("lime", "lime_fast", "kernel_shap", "kernel_shap_fast")  # one value for each superpixel
 
 LOGIT, SUPERPIXEL, BLURRED = "_logit", "_superpixel", "_blurred"
 MEAN_MAP, RANDOM_WEIGHTS = "_mean_map", "_random_weights"

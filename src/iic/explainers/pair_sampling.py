@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iic.explainers.coalitions import Coalitions, draw_coalitions
+from iic.explainers.coalitions import Coalitions, draw_coalitions, in_pairs
 from iic.explainers.kernel_shap import PairedValues, all_masks, paired_values
 from iic.explainers.perturbation import SuperpixelMasks
 from iic.explainers.ranking import is_stable
@@ -82,8 +82,8 @@ def _ask_pairs(
     for i, pairs in upto.items():
         answered = outputs[0].answers[i]
         new = drawn[i].masks[0 if answered is None else len(answered.kept) : pairs]
-        z = all_masks(drawn[i].first(pairs)) if answered is None else np.concatenate([new, ~new])
-        masks[i] = SuperpixelMasks(segments[i], z)
+        z = all_masks(drawn[i].first(pairs)) if answered is None else in_pairs(new)
+        masks[i] = SuperpixelMasks(segments[i], z, 2 if answered is None else 0)
     for sampled, values in zip(outputs, group.ask(masks, segments), strict=True):
         for i, found in values.items():
             sampled.answers[i] = _extended(sampled.answers[i], drawn[i].first(upto[i]), found)
@@ -93,6 +93,5 @@ def _extended(old: PairedValues | None, chosen: Coalitions, found: np.ndarray) -
     """The answers so far and those of the next pairs."""
     if old is None:
         return paired_values(chosen, found)
-    kept, others = np.split(found, 2)
-    kept, others = np.append(old.kept, kept), np.append(old.others, others)
+    kept, others = np.append(old.kept, found[0::2]), np.append(old.others, found[1::2])
     return PairedValues(chosen, kept, others, old.nothing, old.everything)

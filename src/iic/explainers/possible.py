@@ -6,7 +6,8 @@ from iic.errors import UserError
 from iic.explainers.names import LIBRARY, LRP_COMPOSITES, SAMPLED
 from iic.params import AttributionParams
 
-LARGEST_BUDGET = 10_000  # of kernel_shap_fast: half of them make a dense system, whose cost grows with the third power
+LARGEST_BUDGET = 10_000  # of processes: half of the masks make a dense system, whose cost grows with the third power
+PROCESSES = {"lime_fast": "lime", "kernel_shap_fast": "kernel_shap"}
 
 
 def by_library(base: str, params: AttributionParams) -> bool:
@@ -24,8 +25,8 @@ def check_possible(base: str, params: AttributionParams) -> None:
             )
         if params.fill not in ("mean", "constant"):
             raise UserError(f"backend 'library' fills with one colour, not with '{params.fill}': set fill to 'mean'.")
-    elif base == "kernel_shap_fast" and params.budget > LARGEST_BUDGET:
+    elif base in PROCESSES and params.budget > LARGEST_BUDGET:
         raise UserError(
-            f"kernel_shap_fast takes a budget of {LARGEST_BUDGET} masks at most, not {params.budget}: with so many, "
-            "use kernel_shap."
+            f"{base} takes a budget of {LARGEST_BUDGET} masks at most, not {params.budget}: with so many, use "
+            f"{PROCESSES[base]}."
         )

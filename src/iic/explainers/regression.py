@@ -13,14 +13,6 @@ from iic.errors import UserError
 CONDITION = 1e-11  # smallest pivot, relative to the largest, of a system that determines its solution
 
 
-def padded(rows: Sequence[np.ndarray], columns: int) -> Tensor:
-    """Matrices (n_i, columns_i) as one float64 (len(rows), max n_i, columns), zeros where there is nothing."""
-    out = torch.zeros(len(rows), max(len(r) for r in rows), columns, dtype=torch.float64)
-    for at, row in enumerate(rows):
-        out[at, : len(row), : row.shape[1]] = torch.from_numpy(np.asarray(row))
-    return out
-
-
 def padded_signs(masks: Sequence[np.ndarray]) -> Tensor:
     """Masks bool (n_i, M_i) as +1 and -1, float64 (len(masks), max n_i, max M_i), zeros where there is nothing."""
     out = torch.zeros(len(masks), max(len(z) for z in masks), max(z.shape[1] for z in masks), dtype=torch.float64)
@@ -35,6 +27,11 @@ def padded_vectors(vectors: Sequence[np.ndarray]) -> Tensor:
     for at, vector in enumerate(vectors):
         out[at, : len(vector)] = vector
     return torch.from_numpy(out)
+
+
+def weighted(left: Tensor, weights: Tensor, right: Tensor) -> Tensor:
+    """left^T diag(weights) right for each image: (I, B, M), (I, B) and (I, B, K) to (I, M, K)."""
+    return left.mT @ (weights[..., None] * right)
 
 
 def cholesky(gram: Tensor, real: Tensor, what: str) -> Tensor:

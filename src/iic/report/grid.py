@@ -59,7 +59,7 @@ def comparison_grid(
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
     figure.suptitle(
-        f"{len(rows)} test images, up to {per_class} per class; red speaks for the predicted class, blue against it\n"
+        f"test images: {len(rows)}, up to {per_class} per class; red speaks for the predicted class, blue against it\n"
         "(the controls know no class); one colour scale per method, centred at zero",
         fontsize=9,
     )

@@ -9,6 +9,7 @@ from iic.report.style import DIVERGING, GREY, method_styles, new_figure, one_lin
 
 COLUMNS = 4  # panels beside each other
 WRITTEN = 20  # methods up to which a heat map has its numbers written into it
+FEWEST = 6  # images of which a bootstrap's band says something
 PERCENT = "sensitivity_n_"  # and so many per cent of the pixels
 
 LABELS = {
@@ -144,12 +145,15 @@ def randomisation_lines(dataset: str, properties: dict[str, dict]) -> Any:
         return figure
     figure, axes = new_figure(14, 4.4, 1, len(SIMILARITIES), sharey=True)
     styles = method_styles(list(shown))
+    count = next(iter(shown.values()))[0]["spearman"]["n_images"]
+    banded = count >= FEWEST
     for axis, (measure, label) in zip(axes[0], SIMILARITIES.items(), strict=True):
         for method, layers in shown.items():
             steps = range(len(layers))
             low, high = zip(*(layer[measure]["interval"] for layer in layers), strict=True)
             axis.plot(steps, [layer[measure]["value"] for layer in layers], lw=1.4, ms=4, **styles[method])
-            axis.fill_between(steps, low, high, color=styles[method]["color"], alpha=0.1, lw=0)
+            if banded:
+                axis.fill_between(steps, low, high, color=styles[method]["color"], alpha=0.1, lw=0)
         axis.axhline(0, color=GREY, lw=0.7, ls=":")
         names = [f"{layer['kind']} {layer['layer']}" for layer in next(iter(shown.values()))]
         axis.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
@@ -158,8 +162,8 @@ def randomisation_lines(dataset: str, properties: dict[str, dict]) -> Any:
     axes[0, 0].set_ylabel("similarity to the trained network's map")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", fontsize=8)
-    count = next(iter(shown.values()))[0]["spearman"]["n_images"]
+    bands = "95 % bands" if banded else f"too few for bands ({FEWEST})"
     figure.suptitle(
-        f"{dataset}: a map that stays shows the image, not the network; {count} test images, 95 % bands", fontsize=10
+        f"{dataset}: a map that stays shows the image, not the network; test images: {count}, {bands}", fontsize=10
     )
     return figure

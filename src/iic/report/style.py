@@ -26,6 +26,7 @@ FILLS = {
 JUDGES = {"explained": "the explained network", "adapted": "its copy that has seen masked images"}
 TITLES = {
     "lime": "LIME",
+    "lime_fast": "LIME\n(fast)",
     "kernel_shap": "Kernel SHAP",
     "kernel_shap_fast": "Kernel SHAP\n(fast)",
     "rise": "RISE",
