@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: run test lint viz bench-training bench-recipes bench-attribution bench-precision bench-shapley bench-engine bench-compile bench-scale bench-evaluation \
+.PHONY: run test lint viz bench-training bench-recipes bench-attribution bench-precision bench-shapley bench-lime bench-engine bench-compile bench-scale bench-evaluation \
 	bench-original bench-posterior bench-mean-field
 run: $(READY)
 	$(BIN)/kedro run
@@ -39,7 +39,11 @@ bench-precision: $(READY)
 
 # Error of Kernel SHAP by number of forwards; ARGS="--dataset cifar10 --images 6 --budgets 256 1024"
 bench-shapley: $(READY)
-	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/shapley.py $(ARGS)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/sampling_error.py $(ARGS)
+
+# The same of LIME; ARGS="--dataset cifar10 --images 6 --budgets 256 1024"
+bench-lime: $(READY)
+	IIC_RAW=$${IIC_RAW:-$(wildcard ../shared/data)} $(BIN)/python benchmarks/sampling_error.py --explainer lime $(ARGS)
 
 # What an explanation costs besides its forwards; ARGS="--datasets mnist --images 8 --repeats 5"
 bench-engine: $(READY)
