@@ -43,10 +43,10 @@ def conjunction(seed):
 
 def compared(game, budget, seed):
     """What LIME finds with every mask; its coefficients; the process's, with their errors."""
-    (exact,), _ = lime_coefficients([EVERY], [game(EVERY)], ridge=RIDGE)
+    (exact,), _ = lime_coefficients([EVERY], [game(EVERY)])
     masks = draw_masks(M, budget, np.random.default_rng([seed, 1]))
-    (plain,), _ = lime_coefficients([masks], [game(masks)], ridge=RIDGE)
-    found = process_coefficients(masks, game(masks), SEGMENTS, np.random.default_rng([seed, 2]), ridge=RIDGE)
+    (plain,), _ = lime_coefficients([masks], [game(masks)])
+    found = process_coefficients(masks, game(masks), SEGMENTS, np.random.default_rng([seed, 2]))
     return exact, plain, found
 
 

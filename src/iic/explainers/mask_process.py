@@ -48,7 +48,7 @@ def process_coefficients(
         rng: draws the masks that the process is asked about.
         odds: whether the values are probabilities.
         kernel_width: sigma of LIME's proximity kernel.
-        ridge: LIME's penalty, for B masks.
+        ridge: LIME's penalty, which hardly pulls where the process is asked about thousands of masks.
 
     Returns:
         coefficients and standard errors, float64 (M,) each: what drawing the masks leaves open of the process's
@@ -69,8 +69,7 @@ def process_coefficients(
     process = Process(masks[1::2], linked[1::2], linked[2::2], kernel_features(np.abs(pilot) + doubt, segments))
     free = draw_masks(m, 2 * FREE + 1, rng)
     expected = back(np.stack(process.expect(free[1::2]), 1).ravel())
-    many = lime | {"ridge": ridge * len(free) / len(masks)}
-    (whole,), (luck,) = lime_coefficients([free], [np.append(values[0], expected)], **many)
+    (whole,), (luck,) = lime_coefficients([free], [np.append(values[0], expected)], **lime)
     missed = np.zeros(len(values))
     kept, others = process.left_out()
     missed[1::2], missed[2::2] = values[1::2] - back(kept), values[2::2] - back(others)
