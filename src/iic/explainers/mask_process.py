@@ -7,8 +7,8 @@ the same neighbours both or neither: what a convolutional network makes of a pla
 more a superpixel moves the network by itself, the more it counts. In log-odds effects add up that the probability cuts
 off at 0 and 1. (Kernel quadrature: O'Hagan 1991, Bayes-Hermite quadrature; learnt is nothing from other images.)
 
-What the process gets wrong is drawn through again, by its leave-one-out errors (Rasmussen and Williams 2006, eq. 5.12),
-and added as far as it is more than chance: a game that is unlike the process is still LIME's.
+What the process gets wrong is LIME's own affair: a line through its leave-one-out errors (Rasmussen and Williams 2006,
+eq. 5.12) is added, so that the process is a control variate, and a game unlike it gets what LIME would find.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NOISE = 0.02  # variance that is left to what has no form, in the process's own
 LINEAR = 10.0  # variance of superpixels' own effects, beyond the kernel's: as good as free
 FREE = 4096  # pairs of masks that the process is asked about; all there are, up to 13 superpixels
 SOFT = 1e-4  # probabilities are told apart down to this
-CAUTION = 1.3  # errors are enlarged so much: no network is quite such a process (held by 87-95 % of intervals without)
+CAUTION = 1.2  # errors are enlarged so much: no network is quite such a process (held by 90-94 % of intervals without)
 
 
 def process_coefficients(
@@ -74,8 +74,7 @@ def process_coefficients(
     kept, others = process.left_out()
     missed[1::2], missed[2::2] = values[1::2] - back(kept), values[2::2] - back(others)
     (more,), (errors,) = lime_coefficients([masks], [missed], **lime)
-    chance = np.square(errors).sum() / max(np.square(more).sum(), np.finfo(float).tiny)
-    return whole + max(0.0, 1 - chance) * more, CAUTION * np.hypot(errors, luck)
+    return whole + more, CAUTION * np.hypot(errors, luck)
 
 
 def log_odds(p: np.ndarray) -> np.ndarray:
