@@ -1,4 +1,4 @@
-"""Properties of maps, agreement, their figures and nodes, on networks whose right answers are known."""
+"""Properties of maps and their agreement, on networks whose right answers are known."""
 
 import json
 from dataclasses import replace
@@ -7,91 +7,44 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from summed_pixels import (
+    CLASSES,
+    EVALUATION,
+    MEAN,
+    ORDER,
+    PARAMS,
+    SIDE,
+    STD,
+    TARGETS,
+    TEST,
+    TRAIN,
+    attributions,
+    contributions,
+    described,
+    explained,
+    explainer,
+    linear_network,
+    noise,
+)
 from torch import nn
 
-from iic.classifiers.inference import fingerprint, freeze
 from iic.classifiers.networks import Normalize, build_network
-from iic.data.card import describe as describe_data
 from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.evaluation.complexity import gini_index
 from iic.evaluation.faithfulness import Explanations, max_sensitivity
-from iic.evaluation.properties import agree, check_alike, describe
+from iic.evaluation.properties import agree, check_alike
 from iic.evaluation.randomisation import random_weights
 from iic.evaluation.sanity import Explainer, can_randomise, noisy_copies, randomised
-from iic.explainers.attributions import Attributions
 from iic.explainers.methods import explain
 from iic.explainers.names import EXPLAINERS
 from iic.explainers.segmentation import Segmenter
-from iic.params import AttributionParams, EvaluationParams
-from iic.pipelines.evaluation.property_nodes import (
-    compare_maps,
-    describe_method,
-    draw_agreement,
-    draw_properties,
-    draw_randomisation,
-)
-from iic.report.properties import agreement_heat_map, property_dots, randomisation_lines
-
-SIDE, CLASSES, MEAN, STD = 12, 4, [120.0, 100.0, 140.0], [60.0, 70.0, 50.0]
-PARAMS = AttributionParams(segmentation="grid", superpixels=4, budget=64, precision="float32", device="cpu")
-EVALUATION = EvaluationParams(properties_images=8, sanity_images=3, bootstrap=100, precision="float32", seed=5)
-ORDER = np.array([7, 2, 9, 0, 4, 11, 5, 1, 3, 8])  # of the explained images
-TARGETS = np.arange(len(ORDER)) % CLASSES
-
-
-def images(count, seed):
-    """Random pictures, each with a brighter rectangle of 4 x 5 pixels, which is its mask."""
-    rng = np.random.default_rng(seed)
-    pixels = rng.integers(0, 200, (count, 3, SIDE, SIDE), dtype=np.uint8)
-    masks = np.zeros((count, SIDE, SIDE), bool)
-    for mask, y, x in zip(masks, rng.integers(0, SIDE - 4, count), rng.integers(0, SIDE - 5, count), strict=True):
-        mask[y : y + 4, x : x + 5] = True
-    pixels += (55 * masks[:, None]).astype(np.uint8)
-    return ImageSet(pixels, np.arange(count) % CLASSES, masks)
-
-
-TRAIN, TEST = images(40, 0), images(12, 1)
-CARD = describe_data(TRAIN, TEST, name="made-up", source="here", class_names=tuple("abcd"))
-CARD["train"]["mean"] = MEAN  # what the network normalises by
+from iic.params import AttributionParams
 
 
 @pytest.fixture(scope="module")
 def linear():
-    """Logits that are sums over pixels: what each pixel contributes is known."""
-    torch.manual_seed(0)
-    return nn.Sequential(Normalize(MEAN, STD), nn.Flatten(), nn.Linear(3 * SIDE * SIDE, CLASSES)).eval()
-
-
-def explainer(method, model, params=PARAMS, labels=None):
-    return Explainer(method, model, torch.from_numpy(TRAIN.images), np.array(MEAN), Segmenter(params, labels))
-
-
-def contributions(model, pixels, targets):
-    """Weight times normalised pixel, channels summed: float64 (N, H, W)."""
-    weights = model[2].weight.detach().double().numpy().reshape(CLASSES, 3, SIDE, SIDE)[targets]
-    return (weights * (pixels - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))).sum(1)
-
-
-def attributions(values, model, params=PARAMS, data=CARD["test"]["sha256"]):
-    made = {"model": fingerprint(freeze(model)), "data": data, "parameters": params.determining()}
-    return Attributions(np.asarray(values, np.float32), ORDER, TARGETS, {}, made=made)
-
-
-def explained(method, model, params=PARAMS):
-    context = explainer(method, model, params).context(model)
-    return attributions(explain(method, context, TEST.images[ORDER], ORDER, TARGETS).values, model, params)
-
-
-def described(method, model, maps=None, test=TEST, params=PARAMS, **options):
-    maps = explained(method, model, params) if maps is None else maps
-    found = describe(explainer(method, model, params), maps, test, EVALUATION, data=CARD["test"]["sha256"], **options)
-    json.dumps(found, allow_nan=False)
-    return found
-
-
-def noise(seed):
-    return np.random.default_rng(seed).normal(size=(len(ORDER), SIDE, SIDE))
+    return linear_network()
 
 
 def test_exact_maps_of_a_linear_network_are_complete_and_faithful(linear):
@@ -289,70 +242,3 @@ def test_agreement_is_the_mean_over_the_first_images(linear):
     shuffled = replace(maps["lime"], indices=ORDER[::-1])
     with pytest.raises(UserError, match="maps of lime are of other images"):
         agree({"lrp": maps["lrp"], "lime": shuffled}, EVALUATION)
-
-
-def panels(figure):
-    figure.canvas.draw()  # a layout that does not fit warns
-    return [axis for axis in figure.axes if axis.get_label() != "<colorbar>"]
-
-
-def test_figures_show_every_method(linear):
-    found = {m: described(m, linear) for m in ("input_x_gradient", "kernel_shap", "sobel", "random")}
-    dots = panels(property_dots("made-up", found))
-    assert len(dots) == 13  # gini, entropy, completeness, infidelity of two outputs, 3 x sensitivity, 4 of masks, max
-    drawn = {axis.get_xlabel().split("\n")[0]: len(axis.containers) for axis in dots}
-    assert drawn["Gini index of |map|"] == 4 and drawn["AUROC of the mask"] == 4
-    assert drawn["infidelity, logit²"] == 3 and drawn["infidelity, probability²"] == 1
-    assert drawn["max-sensitivity to noise of ±5 levels"] == 2
-    assert [label.get_text() for label in dots[0].get_yticklabels()][1:3] == ["Kernel SHAP", "Sobel edges (control)"]
-    lines = panels(randomisation_lines("made-up", found))
-    assert len(lines) == 3
-    for axis in lines:
-        names = [line.get_label() for line in axis.lines if not line.get_label().startswith("_")]
-        assert names == ["input × gradient", "Kernel SHAP"]
-    count = found["kernel_shap"]["randomisation"][0]["spearman"]["n_images"]
-    assert all(len(axis.collections) == (2 if count >= 6 else 0) for axis in lines)
-    none = panels(randomisation_lines("made-up", {"sobel": found["sobel"]}))
-    assert len(none) == 1 and "no method" in none[0].texts[0].get_text()
-    maps = {m: explained(m, linear) for m in found}
-    heat = panels(agreement_heat_map("made-up", agree(maps, EVALUATION)))
-    assert len(heat) == 2 and all(len(axis.texts) == 16 for axis in heat)
-    assert heat[0].images[0].get_clim() == (-1, 1)
-
-
-def test_every_node_in_memory(linear, tmp_path):
-    labels = np.repeat(np.arange(3), 4)[:, None] * np.ones(SIDE, int)
-    np.save(tmp_path / "own.npy", labels)
-    params = PARAMS.model_copy(update={"segments": "own.npy"})
-    methods = ("lime", "input_x_gradient", "random_superpixels")
-    maps, found = {}, {}
-    for method in methods:
-        context = explainer(method, linear, params, labels).context(linear)
-        values = explain(method, context, TEST.images[ORDER], ORDER, TARGETS).values
-        maps[method] = attributions(values, linear, params)
-        found[method] = describe_method(
-            params=EVALUATION,
-            attribution=params,
-            maps=maps[method],
-            model=linear,
-            train=TRAIN,
-            test=TEST,
-            card=CARD,
-            dataset="made-up",
-            method=method,
-            project=tmp_path,
-        )
-    json.dumps(found, allow_nan=False)
-    by_hand = describe(
-        explainer("lime", linear, params, labels), maps["lime"], TEST, EVALUATION, data=CARD["test"]["sha256"]
-    )
-    assert found["lime"] == {"dataset": "made-up", **by_hand}
-    figures = (
-        draw_agreement("made-up", compare_maps(EVALUATION, **maps)),
-        draw_properties("made-up", **found),
-        draw_randomisation("made-up", **found),
-    )
-    assert [len(panels(figure)) for figure in figures] == [2, 13, 3]
-    (tmp_path / "own.npy").unlink()
-    with pytest.raises(UserError, match=r"own\.npy cannot be read"):
-        describe_method(EVALUATION, params, maps["lime"], linear, TRAIN, TEST, CARD, "made-up", "lime", tmp_path)
