@@ -1,6 +1,7 @@
 """A network whose logits are sums over pixels, whose right explanation is known; its maps and their properties."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from iic.explainers.attributions import Attributions
 from iic.explainers.methods import explain
 from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams, EvaluationParams
+from iic.provenance import EXPLAINING, code_hash
 
 SIDE, CLASSES, MEAN, STD = 12, 4, [120.0, 100.0, 140.0], [60.0, 70.0, 50.0]
 PARAMS = AttributionParams(segmentation="grid", superpixels=4, budget=64, precision="float32", device="cpu")
@@ -56,9 +58,19 @@ def contributions(model, pixels, targets):
     return (weights * (pixels - np.reshape(MEAN, (3, 1, 1))) / np.reshape(STD, (3, 1, 1))).sum(1)
 
 
-def attributions(values, model, params=PARAMS, data=CARD["test"]["sha256"]):
-    made = {"model": fingerprint(freeze(model)), "data": data, "parameters": params.determining()}
+def attributions(values, model, params=PARAMS, labels=None):
+    made = {
+        "model": fingerprint(freeze(model)),
+        "data": CARD["test"]["sha256"],
+        "parameters": params.determining(),
+        "segments": Segmenter(params, labels).fingerprint(),
+        "code": code_hash(EXPLAINING),
+    }
     return Attributions(np.asarray(values, np.float32), ORDER, TARGETS, {}, made=made)
+
+
+def named(method, maps):
+    return replace(maps, made=maps.made | {"method": method})
 
 
 def explained(method, model, params=PARAMS):
@@ -68,6 +80,7 @@ def explained(method, model, params=PARAMS):
 
 def described(method, model, maps=None, test=TEST, params=PARAMS, **options):
     maps = explained(method, model, params) if maps is None else maps
+    maps = named(method, maps)
     found = describe(explainer(method, model, params), maps, test, EVALUATION, data=CARD["test"]["sha256"], **options)
     json.dumps(found, allow_nan=False)
     return found

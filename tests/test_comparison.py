@@ -172,21 +172,42 @@ def test_known_groups():
 
 
 @given(st.integers(1, 7), st.integers(0, 2**21 - 1))
-def test_groups_are_the_longest_runs_without_a_tellable_pair(count, bits):
+def test_groups_hold_every_pair_that_cannot_be_told_apart_and_no_other(count, bits):
     tellable = np.zeros((count, count), bool)
     for bit, (a, b) in enumerate(itertools.combinations(range(count), 2)):
         tellable[a, b] = tellable[b, a] = bits >> bit & 1
-    runs = [set(range(a, b)) for a in range(count) for b in range(a + 1, count + 1)]
-    alike = [r for r in runs if not any(tellable[a, b] for a, b in itertools.combinations(r, 2))]
-    longest = [sorted(r) for r in alike if not any(r < other for other in alike)]
-    assert groups(-np.arange(count), tellable) == longest
+    found = [set(group) for group in groups(-np.arange(count), tellable)]
+    alike = {pair for pair in itertools.combinations(range(count), 2) if not tellable[pair]}
+    assert {pair for group in found for pair in itertools.combinations(sorted(group), 2)} == alike
+    assert set.union(*found) == set(range(count)) and not any(a < b for a in found for b in found)
+    for group in found:  # none could be larger
+        assert all(any(tellable[other, one] for one in group) for other in set(range(count)) - group)
+
+
+def test_a_variant_that_can_be_told_from_its_source_does_not_part_the_source_from_others():
+    """b is a with 12 hits less, so that no image speaks for b; c differs from both on many images, by chance."""
+    rng = np.random.default_rng(1)
+    a = (rng.random(1000) < 0.6).astype(float)
+    b, c = a.copy(), (rng.random(1000) < 0.575).astype(float)
+    b[np.flatnonzero(a)[:12]] = 0
+    scores = np.stack([a, b, c])
+    found = groups(scores.mean(1), tellable_pairs(scores, resampled_means(scores, 500, seed=0)))
+    assert sorted(map(sorted, found)) == [[0, 2], [1, 2]]
+
+
+@pytest.mark.parametrize("differing", [5, 6])
+def test_a_handful_of_images_tells_nothing_apart(differing):
+    scores = np.ones((2, 400))
+    scores[1, :differing] = 0
+    tellable = tellable_pairs(scores, resampled_means(scores, 500, seed=0))
+    assert tellable.tolist() == [[False, differing == 6], [differing == 6, False]]
 
 
 def test_what_differs_is_told_and_what_does_not_is_grouped():
     scores = study(np.random.default_rng(0), 500, [0.0, 0.25, 0.005, 0.25])
     scores[3] = scores[1]
     means = resampled_means(scores, 500, seed=0)
-    tellable = tellable_pairs(means)
+    tellable = tellable_pairs(scores, means)
     gaps = [[difference(a, b, scores, means) for b in range(4)] for a in range(4)]
     expected = [[gap.low > 0 or gap.high < 0 for gap in row] for row in gaps]
     np.testing.assert_array_equal(tellable, expected)

@@ -127,8 +127,11 @@ def test_masks_that_show_the_form_leak_and_random_ones_do_not(forms, tmp_path):
     assert heights == [r["accuracy"] for r in found.values()]
     assert "not measured" in figure.axes[0].texts[-1].get_text()
     draw_leakage("forms", random_superpixels=not_measured).savefig(io.BytesIO())
-    for other in ({"made": {**leaves["random"]["made"], "model": "another"}}, {"n": 7}, {"kept_share": 0.9}):
-        with pytest.raises(UserError, match=r"leakage of forms\.random is of another network, share or number"):
+    made = leaves["random"]["made"]
+    refused = {"made with another network": {"made": {**made, "model": "another"}}}
+    refused |= {"made with other parameters": {"made": {**made, "parameters": {**made["parameters"], "budget": 7}}}}
+    for what, other in [*refused.items(), *(("another share", {k: 7}) for k in ("n", "kept_share", "judged"))]:
+        with pytest.raises(UserError, match=rf"leakage of forms\.random is (of )?{what}"):
             draw_leakage("forms", contrast=leaves["contrast"], random={**leaves["random"], **other})
 
 

@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 import torch
 from summed_pixels import (
+    CARD,
     CLASSES,
     EVALUATION,
     MEAN,
@@ -24,6 +25,7 @@ from summed_pixels import (
     explained,
     explainer,
     linear_network,
+    named,
     noise,
 )
 from torch import nn
@@ -33,7 +35,7 @@ from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.evaluation.complexity import gini_index
 from iic.evaluation.faithfulness import Explanations, max_sensitivity
-from iic.evaluation.properties import agree, check_alike
+from iic.evaluation.properties import agree, check_alike, describe
 from iic.evaluation.randomisation import random_weights
 from iic.evaluation.sanity import Explainer, can_randomise, noisy_copies, randomised
 from iic.explainers.methods import explain
@@ -210,7 +212,13 @@ def test_a_network_that_cannot_be_drawn_anew_has_no_cascade(linear):
 
 @pytest.mark.parametrize(
     ("key", "value", "message"),
-    [("model", "x", "another network"), ("data", "x", "other images"), ("parameters", {}, "other parameters")],
+    [
+        ("model", "x", "another network"),
+        ("data", "x", "other images"),
+        ("parameters", {}, "other parameters"),
+        ("segments", "x", "other superpixels"),
+        ("code", "x", "another version of the code"),
+    ],
 )
 def test_maps_of_something_else_are_refused(linear, key, value, message):
     maps = explained("centre", linear)
@@ -222,6 +230,12 @@ def test_maps_of_something_else_are_refused(linear, key, value, message):
     found = described("centre", linear, maps)
     with pytest.raises(UserError, match="properties of sobel are of another network"):
         check_alike({"centre": found, "sobel": found | {"made": found["made"] | {key: value}}})
+
+
+def test_maps_of_another_method_are_refused(linear):
+    maps = named("sobel", explained("sobel", linear))
+    with pytest.raises(UserError, match=r"maps of centre were made with another method .* run `kedro run"):
+        describe(explainer("centre", linear), maps, TEST, EVALUATION, data=CARD["test"]["sha256"])
 
 
 def test_agreement_is_the_mean_over_the_first_images(linear):

@@ -18,6 +18,7 @@ from summed_pixels import (
     explained,
     explainer,
     linear_network,
+    named,
 )
 
 from iic.errors import UserError
@@ -81,7 +82,7 @@ def test_every_node_in_memory(linear, tmp_path):
     for method in methods:
         context = explainer(method, linear, params, labels).context(linear)
         values = explain(method, context, TEST.images[ORDER], ORDER, TARGETS).values
-        maps[method] = attributions(values, linear, params)
+        maps[method] = named(method, attributions(values, linear, params, labels))
         found[method] = describe_method(
             params=EVALUATION,
             attribution=params,

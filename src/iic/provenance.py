@@ -40,3 +40,22 @@ def made_like(made: dict) -> dict:
     """What has to be the same in two records of one method's maps: all that determines them; null where a record of an
     older version lacks it."""
     return {key: made.get(key) for key in LIKE}
+
+
+# what has to be the same in maps of different methods that are shown or compared side by side, and what to call it
+SHARED = {
+    "model": "another network",
+    "data": "other images",
+    "parameters": "other parameters",
+    "segments": "other superpixels",
+    "train": "other training images",
+    "code": "another version of the code",
+}
+
+
+def made_otherwise(made: dict, expected: dict) -> str | None:
+    """In words, the first of SHARED in which a record of maps differs from what is expected; None if all agree.
+
+    What `expected` does not name is not compared.
+    """
+    return next((words for key, words in SHARED.items() if key in expected and made.get(key) != expected[key]), None)

@@ -163,21 +163,29 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def tellable_pairs(means: np.ndarray) -> np.ndarray:
-    """Whether the interval of each pairwise difference excludes 0: `resampled_means` (R, M) -> bool (M, M)."""
-    tellable = np.zeros((means.shape[1],) * 2, bool)
-    for row in range(len(tellable)):
+def tellable_pairs(scores: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Whether each two methods can be told apart: bool (M, M), symmetric.
+
+    They can where the interval of their difference excludes 0 and not by a handful of images: one of them `is_ahead`.
+
+    Args:
+        scores: float64 (M, N).
+        means: (R, M), `resampled_means` of these scores.
+    """
+    tellable = np.zeros((len(scores),) * 2, bool)
+    for row, own in enumerate(scores):
         low, high = np.quantile(means[:, [row]] - means, TAILS, axis=0)
-        tellable[row] = (low > 0) | (high < 0)
+        differing = np.count_nonzero(own != scores, axis=1)
+        tellable[row] = ((low > 0) | (high < 0)) & (differing >= LEAST_DIFFERING)
     return tellable
 
 
 def groups(means_by_method: np.ndarray, tellable: np.ndarray) -> list[list[int]]:
     """Methods that cannot be told apart, the best first.
 
-    A group is a run of neighbours in the order of the scores, as long as possible, of which no pair can be told apart.
-    Groups may overlap, as in a compact letter display (Piepho 2004): the first may equal the second, and the second the
-    third, while the first is better than the third.
+    No pair of a group can be told apart, no group could hold one method more, and every pair that cannot be told apart
+    is in one group at least. Groups may overlap, as in a compact letter display (Piepho 2004): the first may equal the
+    second, and the second the third, while the first is better than the third.
 
     Args:
         means_by_method: (M,).
@@ -187,14 +195,17 @@ def groups(means_by_method: np.ndarray, tellable: np.ndarray) -> list[list[int]]
         Rows of the methods; every method is in one group at least.
     """
     order = np.argsort(-np.asarray(means_by_method), kind="stable")
-    found, covered = [], 0
-    for start in range(len(order)):
-        end = start + 1
-        while end < len(order) and not tellable[order[end], order[start:end]].any():
-            end += 1
-        if end > covered:  # else the run is a part of the one before
-            found.append(order[start:end].tolist())
-            covered = end
+    alike = ~tellable[np.ix_(order, order)] | np.eye(len(order), dtype=bool)
+    covered, found = np.zeros_like(alike), []
+    for first, second in zip(*np.nonzero(np.triu(alike)), strict=True):
+        if covered[first, second]:
+            continue
+        group = {int(first), int(second)}
+        for other in sorted(range(len(order)), key=lambda at: abs(at - first)):  # the nearest in score come first
+            if alike[other, list(group)].all():
+                group.add(other)
+        covered[np.ix_(sorted(group), sorted(group))] = True
+        found.append(order[sorted(group)].tolist())
     return found
 
 

@@ -27,12 +27,12 @@ from iic.evaluation.statistics import bootstrap_interval
 from iic.explainers.attributions import Attributions
 from iic.explainers.names import LOGIT, RANDOM_WEIGHTS, SAMPLED, SUPERPIXEL_METHODS, base_of
 from iic.params import EvaluationParams
+from iic.provenance import EXPLAINING, JUDGING, code_hash, made_otherwise
 
 SENSITIVITY_SHARES = (0.1, 0.3, 0.5)  # of the pixels: the n of sensitivity-n
 COMPLETE = ("kernel_shap", "kernel_shap_fast", "integrated_gradients", "deeplift")  # say that their maps add up
 LARGEST_ERROR = 1e6  # a completeness error beyond, such as infinity, counts as so much
 
-MADE = {"model": "another network", "data": "other images", "parameters": "other parameters"}
 AGAIN = "without --only-missing-outputs"
 
 Stages = Callable[[str], Progress]  # the name of a stage -> what wraps its loop
@@ -77,7 +77,8 @@ def describe(
         controls, derived maps and networks whose weights cannot be drawn anew; "precision"; "made".
 
     Raises:
-        UserError: the maps were made with another network, of other images or with other parameters.
+        UserError: the maps are another method's, or were made with another network or code, of other images or with
+            other parameters.
     """
     method, output = explainer.method, explained_output(explainer.method)
     made = _origin(explainer, maps, data)
@@ -114,7 +115,12 @@ def describe(
             for name, kind, alike in layers
         ],
         "precision": fast.precision,
-        "made": {**made, "attribution": made["parameters"], "parameters": params.model_dump(mode="json")},
+        "made": {
+            **made,
+            "attribution": made["parameters"],
+            "parameters": params.model_dump(mode="json"),
+            "code": code_hash(JUDGING),
+        },
     }
 
 
@@ -131,16 +137,16 @@ def agree(maps: Mapping[str, Attributions], params: EvaluationParams, progress: 
         the order of "methods", means over the images.
 
     Raises:
-        UserError: maps of other images than the rest, or made with another network or other parameters.
+        UserError: maps of other images than the rest, or made with another network, code or other parameters.
     """
     first = next(iter(maps.values()))
     for method, other in maps.items():
         way_out = f"run `kedro run --pipelines attribution` again, {AGAIN}."
         if not np.array_equal(other.indices, first.indices):
             raise UserError(f"The maps of {method} are of other images than the rest: {way_out}")
-        for key, what in MADE.items():
-            if other.made.get(key) != first.made.get(key):
-                raise UserError(f"The maps of {method} were made with {what} than the rest: {way_out}")
+        what = made_otherwise(other.made, first.made)
+        if what:
+            raise UserError(f"The maps of {method} were made with {what} than the rest: {way_out}")
     some = [np.asarray(each.values[: params.properties_images]) for each in maps.values()]
     return {
         "methods": list(maps),
@@ -157,7 +163,7 @@ def check_alike(properties: Mapping[str, dict]) -> None:
     for method, found in properties.items():
         if found["made"] != first["made"]:
             raise UserError(
-                f"The properties of {method} are of another network, other images or other parameters than the rest: "
+                f"The properties of {method} are of another network, code, other images or parameters than the rest: "
                 f"run `kedro run --pipelines evaluation` again, {AGAIN}."
             )
 
@@ -178,13 +184,16 @@ def _origin(explainer: Explainer, maps: Attributions, data: str) -> dict[str, An
         "model": fingerprint(freeze(explainer.model)),
         "data": data,
         "parameters": explainer.segmenter.params.determining(),
+        "segments": explainer.segmenter.fingerprint(),
+        "code": code_hash(EXPLAINING),
     }
-    for key, what in MADE.items():
-        if maps.made.get(key) != expected[key]:
-            raise UserError(
-                f"The maps of {explainer.method} were made with {what} than they are to be judged with: "
-                f"run `kedro run --pipelines attribution` again, {AGAIN}."
-            )
+    another = "another method" if maps.made.get("method") != explainer.method else None
+    what = another or made_otherwise(maps.made, expected)
+    if what:
+        raise UserError(
+            f"The maps of {explainer.method} were made with {what} than they are to be judged with: "
+            f"run `kedro run --pipelines attribution` again, {AGAIN}."
+        )
     return expected
 
 

@@ -118,7 +118,7 @@ def compare(
             "beats_controls": lead is not None and leads[name].difference.is_ahead and not behind,
         }
     rows = np.flatnonzero(speaks)
-    tied = groups(scores[rows].mean(1), tellable_pairs(means[:, rows]))
+    tied = groups(scores[rows].mean(1), tellable_pairs(scores[rows], means[:, rows]))
     return found, [[names[rows[row]] for row in group] for group in tied]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from iic.errors import UserError
 from iic.explainers.names import is_control
+from iic.provenance import made_otherwise
 from iic.report.style import BLUE, GREEN, GREY, chart_size, name_methods, new_figure, write_above
 
 WIDTH = 0.7  # of a bar
@@ -21,7 +22,7 @@ def leakage_bars(dataset: str, leaks: dict[str, dict]) -> Any:
             `n` = 0 and a `reason`.
 
     Raises:
-        UserError: they are of different networks, images or shares.
+        UserError: they are of different networks, parameters, code, images, shares or seeds.
     """
     measured = {method: leak for method, leak in leaks.items() if leak["n"]}
     for method, leak in measured.items():
@@ -57,12 +58,12 @@ def leakage_bars(dataset: str, leaks: dict[str, dict]) -> Any:
 
 
 def _check_alike(dataset: str, method: str, leak: dict, first: dict) -> None:
-    made, like = leak.get("made", {}), first.get("made", {})
-    alike = all(made.get(key) == like.get(key) for key in ("model", "data", "code"))
-    if not alike or any(leak.get(key) != first.get(key) for key in ("n", "n_test", "kept_share")):
+    otherwise = made_otherwise(leak.get("made", {}), first.get("made", {}))
+    if otherwise or any(leak.get(key) != first.get(key) for key in ("n", "n_test", "kept_share", "judged")):
+        what = f"made with {otherwise}" if otherwise else "of another share, number of images, seed or judging code"
         raise UserError(
-            f"The leakage of {dataset}.{method} is of another network, share or number of images than "
-            f"{first['method']}'s: run `kedro run --pipelines evaluation` again, without --only-missing-outputs."
+            f"The leakage of {dataset}.{method} is {what} than {first['method']}'s: "
+            "run `kedro run --pipelines evaluation` again, without --only-missing-outputs."
         )
 
 

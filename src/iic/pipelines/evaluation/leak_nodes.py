@@ -14,6 +14,7 @@ from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams, EvaluationParams, TrainingParams
 from iic.pipelines.attribution.nodes import explaining, own_labels
 from iic.progress import bar, counter
+from iic.provenance import JUDGING, code_hash
 
 
 def leak_methods(
@@ -105,6 +106,7 @@ def _read_masks(
         **found,
         "kept_share": params.keep,
         "made": ours.made,
+        "judged": {"seed": params.seed, "code": code_hash(JUDGING)},
     }
 
 
