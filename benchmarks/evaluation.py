@@ -3,10 +3,11 @@
     make bench-evaluation ARGS="--datasets mnist --images 200"
 
 First the estimate: forwards of headline and matrix for one method on this machine, and for all that a strict study
-judges, times the seconds of a forward in each precision (asked for: at most 60 minutes a dataset). Which one a judge
-gets is chosen when it is trained, by the classes that it names on masked images, and may be float32: the estimate has
-a line for each. Judges' training, properties, leakage and the maps themselves are not in it. Then it is measured, with
-the explained network as both judges (another network of its kind and precision costs the same):
+judges, its random controls in all their draws, times the seconds of a forward in each precision (asked for: at most 60
+minutes a dataset). Which one a judge gets is chosen when it is trained, by the classes that it names on masked images,
+and may be float32: the estimate has a line for each. Forwards alone are in it: not the making of the pictures, of which
+ROAD's systems take longest, nor judges' training, properties, leakage and the maps themselves. Then it is measured,
+with the explained network as both judges (another network of its kind and precision costs the same):
 
 - the matrix without ROAD over the pure frozen forward of as many images, side by side (asked for: at most 1.15);
 - ROAD's cells, whose systems have to be solved, on a row of their own;
@@ -25,8 +26,9 @@ from torch import nn
 
 from iic.classifiers.inference import can_cast, freeze
 from iic.evaluation.fills import FILLS, Fills
-from iic.evaluation.outcomes import EXPLAINED, JUDGES, Cell, headline_cells, judge_maps, matrix_cells
+from iic.evaluation.outcomes import EXPLAINED, JUDGES, Cell, cells_by_draw, headline_cells, judge_maps, matrix_cells
 from iic.explainers.attributions import Attributions
+from iic.explainers.controls import draws_of
 from iic.explainers.methods import explain
 from iic.explainers.names import STUDY
 from iic.explainers.perturbation import suitable_batch
@@ -69,7 +71,9 @@ def bench(dataset: str, arguments: argparse.Namespace) -> None:
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     forwards_alone(fast.model, pixels, 10 * batch)
     cells = matrix_cells(params)
-    _estimate(dataset, setting, pixels, len(headline_cells(params)), len(cells) * params.matrix_images)
+    one = Attributions(values[:1], indices[:1], targets[:1], {})
+    draws = {method: len(draws_of(method, one, 0)) for method in STUDY}
+    _estimate(dataset, setting, pixels, {method: study_forwards(params, n, setting) for method, n in draws.items()})
     for name, some in (("matrix without ROAD", [c for c in cells if c.fill != "road"]),
                        ("ROAD's cells", [c for c in cells if c.fill == "road"])):  # fmt: skip
         count = len(some) * len(indices)
@@ -85,28 +89,35 @@ def bench(dataset: str, arguments: argparse.Namespace) -> None:
     _beside_quantus(dataset, setting, maps, arguments)
 
 
-def _estimate(dataset: str, setting: Setting, pixels: torch.Tensor, headline: int, matrix: int) -> None:
+def study_forwards(params: EvaluationParams, draws: int, setting: Setting) -> dict[str, int]:
+    """What judging a method asks of the judges: forwards of the headline, whole test set, and of the matrix."""
+    headline, matrix = (
+        sum(map(len, cells_by_draw(draws, wanted))) for wanted in (headline_cells(params), matrix_cells(params))
+    )
+    return {"headline": headline * len(setting.test), "matrix": matrix * params.matrix_images}
+
+
+def _estimate(dataset: str, setting: Setting, pixels: torch.Tensor, counts: dict[str, dict[str, int]]) -> None:
     """What judging one method, and a strict study, takes if all judges have this precision or that one.
 
     Args:
         dataset: its name.
         setting: the network.
         pixels: a batch.
-        headline: cells, each of the whole test set.
-        matrix: forwards of one method.
+        counts: by method `study_forwards`; the first is the one method.
     """
     device = setting.context.forward.device
     models = {"float32": setting.context.plain, setting.context.forward.precision: setting.context.forward.model}
     if can_cast(setting.context.plain):
         models["bfloat16"] = freeze(setting.model, torch.bfloat16).to(device)
-    counts = {"headline": headline * len(setting.test), "matrix": matrix}
+    whole = sum(sum(parts.values()) for parts in counts.values())
+    first = next(iter(counts.values()))
     for precision, model in models.items():
         one = seconds(lambda m=model: forwards_alone(m, pixels, 4 * len(pixels))) / (4 * len(pixels))
-        by_part = ", ".join(f"{name} {n:,} forwards, {n * one / 60:.1f} min" for name, n in counts.items())
-        minutes = sum(counts.values()) * one / 60 * len(STUDY)
+        by_part = ", ".join(f"{name} {n:,} forwards, {n * one / 60:.1f} min" for name, n in first.items())
         print(
             f"{dataset}, judges in {precision}: a forward takes {one * 1e6:.0f} µs; for one method {by_part}; for the "
-            f"{len(STUDY)} methods of a strict study {minutes:.0f} min on the whole test set",
+            f"{len(counts)} methods of a strict study {whole:,} forwards, {whole * one / 60:.0f} min",
             flush=True,
         )
 

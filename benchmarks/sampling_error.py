@@ -20,6 +20,7 @@ import numpy as np
 from peers import LIMES, SHAPLEY
 from setting import Setting, by_superpixel, overlap, relative_error
 
+from iic.explainers.coalitions import smallest_budget
 from iic.explainers.methods import explain
 from iic.explainers.segmentation import Segmenter
 from iic.progress import bar
@@ -51,7 +52,7 @@ def print_exact(setting: Setting, explainer: str, images: int, budgets: list[int
     print(f"\n{grid.dataset}: exact values of {EXACT} superpixels, {images} images, {seeds} draws each\n")
     print("| method | forwards | relative L2, median | mean | top-fifth overlap | held by 95 % intervals |")
     print("|---|---|---|---|---|---|")
-    for budget in bar("budgets", "budget")([b for b in budgets if 2 * EXACT + 2 <= b < 2**EXACT]):
+    for budget in bar("budgets", "budget")([b for b in budgets if smallest_budget(EXACT) <= b < 2**EXACT]):
         for method in both(explainer):
             errors, overlaps, held = [], [], []
             for seed in range(seeds):
@@ -96,7 +97,7 @@ def main() -> None:
     for budget in arguments.budgets:
         for power in powers:
             for method in both(explainer):
-                if budget < 2 * max(s.max() + 1 for s in segments) + 2:
+                if budget < smallest_budget(max(int(s.max()) + 1 for s in segments)):
                     continue
                 found = setting.values(method, indices, targets, budget=budget, kernel_power=power)
                 rows[f"{method}, power {power}" if len(powers) > 1 else method, budget] = found

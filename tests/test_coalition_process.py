@@ -65,7 +65,7 @@ def drawn_game(m: int, seed: int):
 
 
 def test_errors_are_smaller_than_kernel_shaps_and_intervals_hold_the_exact_value():
-    m, inside, gain = 10, [], []
+    m, inside, gain, off, said = 10, [], [], [], []
     for seed in range(60):
         value = drawn_game(m, seed)
         exact = by_enumeration(value, m)
@@ -75,8 +75,11 @@ def test_errors_are_smaller_than_kernel_shaps_and_intervals_hold_the_exact_value
         assert values.sum() == pytest.approx(exact.sum())
         gain.append(np.square(values - exact).sum() / np.square(pilot - exact).sum())
         inside.append(np.abs(values - exact) < 1.96 * errors)
+        off.append(values - exact)
+        said.append(errors)
     assert np.median(gain) < 0.75
     assert np.mean(inside) > 0.93
+    assert 1 < np.sqrt(np.square(said).mean() / np.square(off).mean()) < 1.5  # CAUTION is 1.2
 
 
 def test_with_every_mask_it_is_exact_and_knows_it():

@@ -8,11 +8,10 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from iic.evaluation.claims import Claim, claims
 from iic.evaluation.comparison import (
-    Claim,
     Difference,
     against_best_control,
-    claims,
     difference,
     groups,
     holm,

@@ -10,10 +10,19 @@ from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.evaluation.degradation import pixel_ranks, tied_share, top_pixels
 from iic.evaluation.fills import FILLS, SEEDED, Fills, mean_colour, salt_and_pepper
-from iic.evaluation.outcomes import Cell, cells, judge_draws, judge_maps
+from iic.evaluation.outcomes import (
+    Cell,
+    cells,
+    cells_by_draw,
+    headline_cells,
+    judge_draws,
+    judge_maps,
+    matrix_cells,
+)
 from iic.evaluation.statistics import bootstrap_interval, wilson_interval
 from iic.explainers.attributions import Attributions
 from iic.explainers.fills import fill_image
+from iic.params import EvaluationParams
 
 
 @given(st.integers(0, 40), st.integers(1, 40))
@@ -182,6 +191,17 @@ def test_draws_and_noise_seeds_meet_in_pairs(filled, draws, seeds):
             with_it = [judge_maps(maps[d], judges, test, fills, [cell], seed=0) for d, s in sorted(pairs) if s == seed]
             got = found.probability[found.rows(**cell._asdict())]
             np.testing.assert_allclose(got, [one.probability[0] for one in with_it], rtol=1e-6)
+
+
+def test_five_draws_cost_as_much_as_five_noise_seeds_but_for_fills_without_noise_and_fewer_seeds():
+    counts = [
+        [sum(map(len, cells_by_draw(draws, wanted))) for draws in (1, 5)]
+        for wanted in (headline_cells(EvaluationParams()), matrix_cells(EvaluationParams()))
+    ]
+    assert counts == [
+        [24, 40],
+        [224, 700],
+    ]  # salt and pepper 20 each, the mean colour 4 a draw; 3 noisy and 2 other fills of 28 cells
 
 
 def test_ranks_are_a_permutation_that_agrees_with_the_top():

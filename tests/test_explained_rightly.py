@@ -15,7 +15,7 @@ from iic.classifiers.precision import Forward
 from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.explainers.attributions import Attributions
-from iic.explainers.coalitions import draw_coalitions
+from iic.explainers.coalitions import draw_coalitions, smallest_budget
 from iic.explainers.context import Context
 from iic.explainers.gradients import last_spatial
 from iic.explainers.kernel_shap import all_masks, paired_values, shapley_values
@@ -149,7 +149,7 @@ def test_derived_maps_say_what_made_them_and_are_not_made_of_maps_of_other_param
 @pytest.mark.parametrize("m", [3, 7, 9, 12])
 def test_the_smallest_budget_always_determines_the_values(m):
     for seed in range(150):
-        drawn = draw_coalitions(m, 2 * m, np.random.default_rng(seed))
+        drawn = draw_coalitions(m, smallest_budget(m) - 2, np.random.default_rng(seed))
         values = all_masks(drawn).astype(float) @ np.arange(1.0, m + 1)
         ((found,), _) = shapley_values([paired_values(drawn, values)])
         np.testing.assert_allclose(found, np.arange(1.0, m + 1), atol=1e-8)
@@ -184,5 +184,12 @@ def test_what_a_method_cannot_do_is_said_before_any_work():
         check(["kernel_shap_fast"], budget=10001)
     with pytest.raises(UserError, match=r"lime_fast takes .* 10000 masks at most, not 10001: with so many, use lime\."):
         check(["lime_fast_logit"], budget=10001)
+    check(["kernel_shap"], budget=240)  # 60 superpixels may be found where 50 are asked for
+    check(["lime"], budget=200)
+    with pytest.raises(UserError, match=r"digits\.attribution\.budget is 200, but .* needs 240 forwards for 60 superp"):
+        check(["kernel_shap_logit_blurred"], budget=200)
+    check(["kernel_shap_fast"], segmentation="pixels", budget=4 * 28 * 28)
+    with pytest.raises(UserError, match=r"budget is 3135, but Kernel SHAP needs 3136 forwards for 784 single pixels"):
+        check(["kernel_shap_fast"], segmentation="pixels", budget=4 * 28 * 28 - 1)
     with pytest.raises(UserError, match=r"There is no file .*nowhere\.npy"):
         check(["lime"], segments="nowhere.npy")

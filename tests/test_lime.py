@@ -23,6 +23,11 @@ def network(masks, weights):
     return 1 / (1 + np.exp(-(masks @ weights) - masks[:, 0] * masks[:, 1]))
 
 
+def row(m):
+    """Superpixels side by side."""
+    return np.arange(m)[None]
+
+
 def near(masks):
     return proximity(torch.tensor(masks.mean(1)), 0.25).numpy()
 
@@ -33,14 +38,14 @@ def coefficients(masks, values, **options):
 
 
 def test_masks_are_coin_flips_in_pairs_and_the_first_keeps_all():
-    masks = draw_masks(20, 300, np.random.default_rng(0))
+    masks = draw_masks(row(20), 300, np.random.default_rng(0))[0]
     assert masks.shape == (299, 20) and masks[0].all()
     assert (masks[1::2] == ~masks[2::2]).all()
     assert abs(masks[1::2].mean() - 0.5) < 4 * 0.5 / np.sqrt(masks[1::2].size)
 
 
 def test_few_superpixels_get_every_mask_and_no_error():
-    masks = draw_masks(5, 100, np.random.default_rng(0))
+    masks = draw_masks(row(5), 100, np.random.default_rng(0))[0]
     assert len(np.unique(masks, axis=0)) == len(masks) == 31 and masks[0].all()
     _, errors = lime_coefficients([masks], [network(masks, np.arange(5.0))])
     assert (errors[0] == 0).all()
@@ -51,23 +56,26 @@ def test_pairs_estimate_what_coin_flips_do_with_less_error():
     weights = np.random.default_rng(3).normal(size=15) / 2
     many = np.random.default_rng(4).random((200_000, 15)) < 0.5
     truth = coefficients(many, network(many, weights), ridge=1e-9)
-    errors, hits = {True: [], False: []}, []
+    errors, hits, said = {True: [], False: []}, [], []
     for seed in range(40):
-        pairs = draw_masks(15, 401, np.random.default_rng(seed))
+        pairs, balance = draw_masks(row(15), 401, np.random.default_rng(seed))
         coins = np.random.default_rng(seed).random((401, 15)) < 0.5
-        found, spread = lime_coefficients([pairs], [network(pairs, weights)], ridge=1e-9)
+        found, spread = lime_coefficients([pairs], [network(pairs, weights)], [balance], ridge=1e-9)
         errors[True].append(found[0] - truth)
         errors[False].append(coefficients(coins, network(coins, weights), ridge=1e-9) - truth)
+        said.append(spread[0])
         hits.append(np.abs(found[0] - truth) < 1.96 * spread[0])
-    assert np.square(errors[True]).mean() < 0.8 * np.square(errors[False]).mean()
-    assert np.mean(hits) > 0.92
+    assert np.square(errors[True]).mean() < 0.5 * np.square(errors[False]).mean()
+    assert np.mean(hits) > 0.93
+    assert np.square(said).mean() < 2**2 * np.square(errors[True]).mean()
 
 
 @pytest.mark.parametrize("pairs", [True, False])
 def test_errors_are_the_regressions_sandwich_with_the_pair_as_unit(pairs):
     """Written out for one image and all masks at once, where `lime_coefficients` computes with a half of them."""
     rng = np.random.default_rng(5)
-    masks = draw_masks(11, 121, rng) if pairs else np.concatenate([np.ones((1, 11), bool), rng.random((120, 11)) < 0.5])
+    coins = np.concatenate([np.ones((1, 11), bool), rng.random((120, 11)) < 0.5])
+    masks = draw_masks(row(11), 121, rng)[0] if pairs else coins
     values = network(masks, rng.normal(size=11))
     weights = near(masks)
     rows = masks - weights @ masks / weights.sum()
@@ -84,7 +92,7 @@ def test_errors_are_the_regressions_sandwich_with_the_pair_as_unit(pairs):
 
 
 def test_images_of_different_sizes_are_solved_together_as_alone():
-    masks = [draw_masks(m, 200, np.random.default_rng(m)) for m in (12, 20, 15)]
+    masks = [draw_masks(row(m), 200, np.random.default_rng(m))[0] for m in (12, 20, 15)]
     values = [network(z, np.linspace(-1, 1, z.shape[1])) for z in masks]
     together = lime_coefficients(masks, values)
     for i in range(3):

@@ -51,7 +51,7 @@ def test_every_field_of_the_report_is_described(finished_run):
     table, curves = report["headline"][0], report["curves"][0]
     nested = [report, table, table["methods"]["lrp"], table["claims"][0], curves, curves["methods"]["lrp"]]
     assert not {key for fields in nested for key in fields} - described
-    assert report["schema"] == 3 and f"`schema` | {report['schema']}" in text
+    assert report["schema"] == 4 and f"`schema` | {report['schema']}" in text
 
 
 def test_training_seeds_are_compared(finished_run, tmp_path):
@@ -239,7 +239,7 @@ def test_a_report_of_an_older_version_is_refused(finished_run):
     path = newest(project, "08_reporting/shapes/accuracy_report.json/*/accuracy_report.json")
     good, record = path.read_text(), record_path(path).read_text()
     try:
-        path.write_text(good.replace('"schema": 3', '"schema": 2'))
+        path.write_text(good.replace('"schema": 4', '"schema": 3'))
         record_path(path).write_text(record.replace(json.loads(record)["sha256"], sha256(path)))
         done = kedro(project, "run", "--nodes", "shapes.evaluation.write_verdict", *small(project))
     finally:

@@ -1,12 +1,12 @@
 """Which leads and claims have the same sign with networks of several training seeds."""
 
 import pytest
-from made_up_answers import known, report, silence
+from made_up_answers import known, report, silence, turned
 
 from iic.errors import UserError
 from iic.evaluation.seeds import MAY_DIFFER, across_seeds, newest_by_seed, sentences
 from iic.evaluation.tables import lead_table
-from iic.params import EvaluationParams
+from iic.params import AttributionParams, EvaluationParams
 
 
 def of_seed(seed, **changes):
@@ -36,6 +36,22 @@ def test_two_training_seeds_are_no_claim_yet():
     assert not any(claim["supported"] for table in found for claim in table["claims"])
     assert all(claim["same_sign"] for table in found for claim in table["claims"])
     assert "same sign, which is no claim yet" in sentences(found) and "holds" not in sentences(found)
+
+
+def test_a_claim_that_another_judge_contradicts_says_so():
+    contradicted = report(turned(known(), lrp=0.6, lime=0.9))
+    plain, clear = report(known()), "lrp better than lime: holds (+0."
+    found = across_seeds({0: plain, 1: contradicted, 2: plain})
+    (claim,) = found[0]["claims"]
+    assert claim["supported"] and claim["contradicted_by"] == {0: [], 1: ["adapted"], 2: []}
+    assert sentences(found[:1]).count("lime: holds, contradicted by the adapted judge in 1 of 3 (+0.") == 1
+    assert clear not in sentences(found[:1]) and clear in sentences(across_seeds(dict.fromkeys(range(3), plain))[:1])
+    two = across_seeds({0: contradicted, 1: contradicted})
+    assert "same sign, contradicted by the adapted judge in 2 of 2, which is no claim yet" in sentences(two[:1])
+    behind = report(turned(known(), lrp=0.2, sobel=0.6, random=0.6))
+    leads = across_seeds({0: plain, 1: behind})
+    assert leads[0]["leads"]["lrp"]["contradicted_by"] == {0: [], 1: ["adapted"]}
+    assert "lrp minus its best control: same sign, contradicted by the adapted judge in 1 of 2 (" in sentences(leads)
 
 
 def test_one_network_is_not_several_training_seeds():
@@ -76,9 +92,11 @@ def test_reports_of_other_parameters_or_code_are_no_seeds():
 
 def test_what_the_headline_does_not_depend_on_may_differ_between_seeds():
     assert set(MAY_DIFFER["evaluation"]) < set(EvaluationParams.model_fields)
+    assert set(MAY_DIFFER["attribution"]) < set(AttributionParams.model_fields)
     reports = [of_seed(0), of_seed(1)]
     for number, judged in enumerate(reports):
         judged["parameters"]["attribution"] = {"n_images": 10 + number, "budget": 1000}
+        judged["parameters"]["attribution"]["scheduler"] = (None, "tcp://127.0.0.1:8786")[number]
         judged["parameters"]["evaluation"] = {"keep": 0.2, "leakage_images": 50 + number}
     assert list(newest_by_seed(reports)) == [0, 1]
     assert "Of 2 training seeds, 400, 400 images." in sentences(across_seeds(newest_by_seed(reports)))

@@ -55,6 +55,9 @@ def test_the_planted_shortcut_is_taken_and_found(waves, shortcut):
     assert len(pictures) == 6
     np.testing.assert_array_equal(pictures[0].get_array(), again.marked.images[example["index"], 0])
     assert all(low == -high for low, high in (picture.get_clim() for picture in pictures[1:]))
+    units = [axis.get_xlabel() for axis in figure.axes if axis.get_label() == "<colorbar>"]
+    assert units == ["logit", "probability", "probability", "no unit", "no unit"]
+    assert "red speaks for 'second', blue against it" in figure.get_suptitle()
 
 
 def test_explained_images_are_those_that_the_watermark_alone_turned(waves, shortcut):

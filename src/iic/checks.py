@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from iic.data.loading import check_source, first_shape
 from iic.errors import UserError
 from iic.explainers.names import RANDOM_WEIGHTS, base_of
-from iic.explainers.possible import check_possible
+from iic.explainers.possible import COALITIONS, check_budget, check_possible
 from iic.params import AttributionParams, BayesianParams, Block, DataParams, EvaluationParams, TrainingParams
 from iic.shipped import FOLDER, check_shipped, load_shipped
 
@@ -114,6 +114,8 @@ def check_explaining(blocks: dict[str, dict[str, Block]], methods: Iterable[str]
                 f"{name}.attribution.occlusion_window is {params.occlusion_window}, and its images have "
                 f"{min(shape[1:])} pixels a side: make it smaller."
             )
+        if bases & set(COALITIONS):
+            check_budget(name, params, shape)
         for base in sorted(bases):
             check_possible(base, params)
 

@@ -145,9 +145,7 @@ class AttributionParams(Block):
 
     @model_validator(mode="after")
     def _budget_suffices(self) -> AttributionParams:
-        if (
-            self.budget < 4 * self.superpixels
-        ):  # SLIC may find more than asked for; Kernel SHAP needs two masks for each
+        if self.budget < 4 * self.superpixels:
             raise ValueError(
                 f"a budget of {self.budget} is less than four forwards for each of {self.superpixels} superpixels"
             )

@@ -38,7 +38,8 @@ def kernel_shap(
     """
     found = []
     for image, areas, index in zip(images, segments, indices, strict=True):
-        drawn = draw_coalitions(int(areas.max()) + 1, budget, generator("method", seed, index))
+        rng, name = generator("method", seed, index), f"test image {index}"
+        drawn = draw_coalitions(int(areas.max()) + 1, budget, rng, name=name)
         found.append(paired_values(drawn, doubt_of_masks(doubt, image, areas, fill, all_masks(drawn))))
     values, _ = shapley_values(found)
     return np.stack([v[areas] for v, areas in zip(values, segments, strict=True)]).astype(np.float32)

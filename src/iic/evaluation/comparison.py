@@ -16,7 +16,6 @@ import scipy.stats
 from iic.draws import generator
 
 TAILS = (0.025, 0.975)
-SIGNIFICANT = 0.05
 LEAST_DIFFERING = 6  # images: of fewer that differ no exact sign test at 5 % could say anything (2 / 2^5 > .05)
 PART = 2_000_000  # draws in memory at once
 
@@ -46,25 +45,6 @@ class BestControl:
 
     difference: Difference
     control: str
-
-
-@dataclass(frozen=True)
-class Claim:
-    """ "`better` is better than `worse`": the evidence, and whether it carries.
-
-    Attributes:
-        p: McNemar's, corrected by Holm for all claims made together.
-    """
-
-    better: str
-    worse: str
-    difference: Difference
-    p: float
-
-    @property
-    def is_supported(self) -> bool:
-        """The difference is ahead, and p < .05."""
-        return self.difference.is_ahead and self.p < SIGNIFICANT
 
 
 def resampled_means(scores: np.ndarray, replicates: int, seed: int) -> np.ndarray:
@@ -224,34 +204,3 @@ def ranks_by_fill(scores: np.ndarray) -> np.ndarray:
     known = ~np.isnan(ranks)
     count = known.sum(0)
     return np.where(count, np.where(known, ranks, 0.0).sum(0) / np.maximum(count, 1), np.nan)
-
-
-def claims(
-    names: Sequence[str],
-    pairs: Sequence[tuple[int, int]],
-    scores: np.ndarray,
-    means: np.ndarray,
-    hits: np.ndarray,
-) -> list[Claim]:
-    """The claims "a is better than b" that are made together, so that Holm's correction covers them all.
-
-    Args:
-        names: of the M methods.
-        pairs: rows (a, b).
-        scores: float64 (M, N).
-        means: (R, M), `resampled_means` of these scores.
-        hits: bool (M, N), the first noise seed's answers, True = better for the map.
-    """
-    # McNemar's test is two-sided: where the first seed says the opposite, its p is no evidence for the claim
-    agrees = [hits[a].sum() > hits[b].sum() for a, b in pairs]
-    p_values = [mcnemar(hits[a], hits[b]) if with_it else 1.0 for (a, b), with_it in zip(pairs, agrees, strict=True)]
-    adjusted = holm(np.array(p_values))
-    return [
-        Claim(
-            better=names[a],
-            worse=names[b],
-            difference=difference(a, b, scores, means),
-            p=float(p),
-        )
-        for (a, b), p in zip(pairs, adjusted, strict=True)
-    ]

@@ -183,19 +183,22 @@ def judge_maps(
 def judge_draws(
     draws: Sequence[Attributions], judges: Judges, test: ImageSet, fills: Fills, wanted: list[Cell], **options: Any
 ) -> Outcomes:
-    """`judge_maps` of each draw of a method's maps, merged; arguments and errors are those of `judge_maps`.
+    """`judge_maps` of each draw of a method's maps, merged; arguments and errors are those of `judge_maps`."""
+    shared = zip(draws, cells_by_draw(len(draws), wanted), strict=True)
+    return merged([judge_maps(maps, judges, test, fills, some, **options) for maps, some in shared])
+
+
+def cells_by_draw(draws: int, wanted: Sequence[Cell]) -> list[list[Cell]]:
+    """Which of the cells each draw of a method's maps is shown in.
 
     Draws and noise seeds are paired, the first with the first, and so on around: five draws meet five seeds in five
-    pairs, which average over the luck of both at the cost of one.
+    pairs, which average over the luck of both at the cost of one. Fills without noise meet every draw.
     """
     seeds = list(dict.fromkeys(cell.seed for cell in wanted if cell.fill in SEEDED)) or [0]
-    pairs = [(k % len(draws), seeds[k % len(seeds)]) for k in range(max(len(draws), len(seeds)))]
-    parts = []
-    for number, maps in enumerate(draws):
-        met = {seed for draw, seed in pairs if draw == number}
-        some = [cell for cell in wanted if cell.fill not in SEEDED or cell.seed in met]
-        parts.append(judge_maps(maps, judges, test, fills, some, **options))
-    return merged(parts)
+    pairs = [(k % draws, seeds[k % len(seeds)]) for k in range(max(draws, len(seeds)))]
+    return [
+        [cell for cell in wanted if cell.fill not in SEEDED or (number, cell.seed) in pairs] for number in range(draws)
+    ]
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -14,7 +14,7 @@ from iic.classifiers.inference import fingerprint
 from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.evaluation.areas import curves, mean_ranks
-from iic.evaluation.outcomes import Outcomes
+from iic.evaluation.outcomes import ADAPTED, EXPLAINED, Outcomes
 from iic.evaluation.scores import correct, proportion
 from iic.evaluation.summary import headline
 from iic.params import Block
@@ -48,6 +48,7 @@ def check_made_alike(
     for method, stage, record, parts in made:
         wanted = expected | {"code": code_hash(parts), "parameters": parameters[stage]}
         _check_record(f"The {stage} of {dataset}.{method}", stage, record, wanted)
+    judged = _judges(next(iter(next(iter(outcomes.values())).values())).made)
     for kind, found in outcomes.items():
         first = next(iter(found.values()))
         for method, o in found.items():
@@ -56,7 +57,7 @@ def check_made_alike(
                     f"The {kind} of {dataset}.{method} is of other images or cells than the rest: run evaluation again."
                 )
             maps = made_like(costs[method])
-            if maps["method"] != method or o.made["judges"] != first.made["judges"] or o.made["maps"] != maps:
+            if maps["method"] != method or _judges(o.made) != judged or o.made["maps"] != maps:
                 raise UserError(
                     f"The {kind} or the cost of {dataset}.{method} is of other maps or by other judges than the rest: "
                     "run `kedro run --pipelines evaluation` again, without --only-missing-outputs."
@@ -73,6 +74,16 @@ def _check_record(what: str, stage: str, record: dict, wanted: dict) -> None:
     for name, value in expected.items():
         if record["parameters"].get(name) != value:
             raise UserError(f"{what} was made with {name} = {record['parameters'].get(name)}, not {value}: {way_out}")
+
+
+def _judges(made: dict) -> dict:
+    """The judges of some outcomes: fingerprint, precision and the share of images that it leaves as in float32."""
+    explained = {"fingerprint": made["model"], **made["precision"][EXPLAINED]}
+    adapted = {
+        fill: {"fingerprint": network, **made["precision"][f"{ADAPTED}/{fill}"]}
+        for fill, network in made["judges"].items()
+    }
+    return {EXPLAINED: explained, ADAPTED: adapted}
 
 
 def accuracy_report(
@@ -123,6 +134,7 @@ def accuracy_report(
         "n_images": len(chosen),
         "matrix_images": len(next(iter(matrices.values())).indices),
         "clean": proportion(correct(model, test.images[chosen], test.labels[chosen])),
+        "judges": _judges(next(iter(headlines.values())).made),
         "kept_share": params.keep,
         "kept_pixels": round(params.keep * height * width),
         "chance": 1 / len(card["test"]["images_per_class"]),

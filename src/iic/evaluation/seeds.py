@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,11 +12,12 @@ from iic.explainers.names import EXPLAINERS
 from iic.provenance import REPORT_SCHEMA
 
 WANTED = 3  # training seeds
-# the number of explained images, and what the headline does not depend on: the matrix, properties, leakage, the planted
-# shortcut; `fills` is not among it, because the explained network's precision is chosen on images of every fill
+# the number of explained images, where things were computed, and what the headline does not depend on: the matrix,
+# properties, leakage, the planted shortcut; `fills` is not among it, because the explained network's precision is
+# chosen on images of every fill
 MAY_DIFFER = {
     "training": ("seed", "device"),
-    "attribution": ("n_images",),
+    "attribution": ("n_images", "scheduler"),
     "evaluation": (
         *("shares", "matrix_images", "matrix_seeds", "properties_images", "sanity_images", "leakage_images"),
         *("shortcut_class", "shortcut_share", "shortcut_epochs", "shortcut_images", "per_class"),
@@ -74,8 +76,9 @@ def across_seeds(by_seed: dict[int, dict]) -> list[dict[str, Any]]:
         `images`: their number by seed; `leads`: method -> `by_seed`, `same_sign`, and `not_ahead_of_silent`, by seed
         the controls on which the judge abstains and that the method is not ahead of; `claims`: better, worse,
         `by_seed`, `same_sign` (of the difference and of its fair twins' differences), and `supported`: by the first
-        seed's images and by the sign of all, which have to be WANTED at least. Where a judge abstains with one seed,
-        the value is null, and no sign is the same.
+        seed's images and by the sign of all, which have to be WANTED at least. Of both, `contradicted_by`: by
+        seed the judges that say the opposite there. Where a judge abstains with one seed, the value is null, and no
+        sign is the same.
     """
     first = next(iter(by_seed.values()))
     images = {seed: report["n_images"] for seed, report in by_seed.items()}
@@ -93,7 +96,9 @@ def _lead(method: str, tables: dict[int, dict]) -> dict[str, Any]:
     leads = {seed: table["methods"][method]["minus_best_control"] for seed, table in tables.items()}
     values = {seed: None if lead is None else lead["value"] for seed, lead in leads.items()}
     behind = {seed: table["methods"][method]["not_ahead_of_silent"] for seed, table in tables.items()}
-    return {"by_seed": values, "same_sign": _agree(values), "not_ahead_of_silent": behind}
+    against = {seed: table["methods"][method]["contradicted_by"] for seed, table in tables.items()}
+    agree = _agree(values)
+    return {"by_seed": values, "same_sign": agree, "not_ahead_of_silent": behind, "contradicted_by": against}
 
 
 def _claim(claim: dict, tables: dict[int, dict]) -> dict[str, Any]:
@@ -107,7 +112,14 @@ def _claim(claim: dict, tables: dict[int, dict]) -> dict[str, Any]:
         "by_seed": by_seed,
         "same_sign": agree,
         "supported": claim["supported"] and agree and len(tables) >= WANTED,
+        "contradicted_by": {seed: _contradicting(claim, table) for seed, table in tables.items()},
     }
+
+
+def _contradicting(claim: dict, table: dict) -> list[str]:
+    """The judges that contradict the same claim in the table of another seed, if it is made there."""
+    same = (other for other in table["claims"] if all(other[key] == claim[key] for key in ("better", "worse")))
+    return next((other["contradicted_by"] for other in same), [])
 
 
 def _gaps(better: str, worse: str, tables: dict[int, dict]) -> dict[int, float | None]:
@@ -134,14 +146,21 @@ def sentences(found: list[dict[str, Any]]) -> str:
     for table in found:
         lines.append(f"{table['judge']} judge, {table['direction']}, {table['fill'].replace('_', ' ')}:")
         for method, lead in table["leads"].items():
-            verdict = ("same sign" if lead["same_sign"] else _without_sign(lead)) + _reserved(lead)
+            verdict = (f"same sign{_against(lead)}" if lead["same_sign"] else _without_sign(lead)) + _reserved(lead)
             lines.append(f"  {method} minus its best control: {verdict} ({_listed(lead)})")
         for claim in table["claims"]:
-            verdict = "holds" if claim["supported"] else "does not hold"
+            verdict = f"holds{_against(claim)}" if claim["supported"] else "does not hold"
             if len(images) < WANTED:
-                verdict = f"{'same sign' if claim['same_sign'] else 'no sign in common'}, which is no claim yet"
+                sign = f"same sign{_against(claim)}" if claim["same_sign"] else "no sign in common"
+                verdict = f"{sign}, which is no claim yet"
             lines.append(f"  {claim['better']} better than {claim['worse']}: {verdict} ({_listed(claim)})")
     return "\n".join(lines)
+
+
+def _against(entry: dict[str, Any]) -> str:
+    """Which judges contradict a lead or a claim, and with how many seeds."""
+    judges = Counter(judge for names in entry["contradicted_by"].values() for judge in names)
+    return "".join(f", contradicted by the {j} judge in {n} of {len(entry['by_seed'])}" for j, n in judges.items())
 
 
 def _reserved(lead: dict[str, Any]) -> str:

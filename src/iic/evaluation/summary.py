@@ -1,4 +1,4 @@
-"""From the judges' answers to the numbers of a report: cells, differences from the best control, groups, claims.
+"""From the judges' answers to the numbers of a report: cells, differences from the best control, groups; and claims.
 
 Everywhere a score is oriented so that higher speaks for the map: accuracy where its top pixels are kept, accuracy lost
 where they are removed. Noise seeds are averaged per image first; images are the unit that the bootstrap draws again.
@@ -6,17 +6,15 @@ where they are removed. Noise seeds are averaged per image first; images are the
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from iic.evaluation.claims import claimed, contradicted_by, in_numbers
 from iic.evaluation.comparison import (
     BestControl,
-    Difference,
     against_best_control,
-    claims,
     difference,
     groups,
     resampled_means,
@@ -25,7 +23,7 @@ from iic.evaluation.comparison import (
 from iic.evaluation.judges import abstains
 from iic.evaluation.outcomes import Outcomes
 from iic.evaluation.statistics import bootstrap_interval, wilson_interval
-from iic.explainers.names import EXPLAINERS, fair_twins, is_control_of
+from iic.explainers.names import is_control_of
 
 
 class Way(NamedTuple):
@@ -124,7 +122,7 @@ def compare(
 
 def _lead(lead: BestControl) -> dict[str, Any]:
     """JSON-ready."""
-    return _difference(lead.difference) | {"control": lead.control, "differing": lead.difference.differing}
+    return in_numbers(lead.difference) | {"control": lead.control}
 
 
 def headline(outcomes: Mapping[str, Outcomes], share: float, *, replicates: int, seed: int) -> list[dict[str, Any]]:
@@ -141,12 +139,22 @@ def headline(outcomes: Mapping[str, Outcomes], share: float, *, replicates: int,
         for name in names:
             lead = leads[name].pop("lead")
             cells[name] |= {"minus_best_control": lead, **leads[name]}
-        said = claimed(outcomes, way, share, scores, means, silent)
+        said = claimed(names, scores, means, _first_hits(outcomes, way, share), silent)
         found.append(way._asdict() | {"methods": cells, "groups": tied, "claims": said})
     for table in found:
         for name, cell in table["methods"].items():
-            cell["other_judges"] = _other_judges(name, table, found, names, drawn)
+            others = _other_judges(name, table, found, names, drawn)
+            against = [judge for judge, gain in others.items() if cell["beats_controls"] and gain["interval"][1] < 0]
+            cell |= {"other_judges": others, "contradicted_by": against}
+        for claim in table["claims"]:
+            claim["contradicted_by"] = contradicted_by(claim, table, found)
     return found
+
+
+def _first_hits(outcomes: Mapping[str, Outcomes], way: Way, share: float) -> np.ndarray:
+    """The first noise seed's answers, True = better for the map: bool (M, N)."""
+    right = np.stack([o.right(_rows(o, way, share)[:1])[0] for o in outcomes.values()])
+    return right if way.direction == "keep" else ~right
 
 
 def _other_judges(
@@ -161,62 +169,5 @@ def _other_judges(
         if any(other["methods"][one]["abstains"] for one in (name, lead["control"])):
             continue
         way = Way(*(other[key] for key in Way._fields))
-        found[other["judge"]] = _difference(difference(names.index(name), names.index(lead["control"]), *drawn[way]))
+        found[other["judge"]] = in_numbers(difference(names.index(name), names.index(lead["control"]), *drawn[way]))
     return found
-
-
-def claimed(
-    outcomes: Mapping[str, Outcomes],
-    way: Way,
-    share: float,
-    scores: np.ndarray,
-    means: np.ndarray,
-    silent: Collection[str] = (),
-) -> list[dict[str, Any]]:
-    """ "A is better than B" for every two explainers, the better one first: evidence, and what the fair twins say.
-
-    Args:
-        outcomes: by method.
-        way: judge, direction, fill.
-        share: of the pixels.
-        scores: float64 (M, N), higher is better, rows in the order of `outcomes`.
-        means: (R, M), `resampled_means` of these scores.
-        silent: methods on which the judge abstains: no claim about them, or that needs one of them as a twin, holds.
-    """
-    names = list(outcomes)
-    explainers = [row for row, name in enumerate(names) if name in EXPLAINERS]
-    ordered = sorted(explainers, key=lambda row: -scores[row].mean())
-    pairs = list(itertools.combinations(ordered, 2))
-    if not pairs:
-        return []
-    first = np.array([o.right(_rows(o, way, share)[:1])[0] for o in outcomes.values()])
-    hits = first if way.direction == "keep" else ~first  # higher is better, as in the scores
-    found = []
-    for claim in claims(names, pairs, scores, means, hits):
-        twins = []
-        for better, worse in fair_twins(claim.better, claim.worse):
-            known = better in outcomes and worse in outcomes
-            gain = difference(names.index(better), names.index(worse), scores, means) if known else None
-            holds = gain is not None and gain.is_ahead
-            twins.append({"better": better, "worse": worse, **_difference(gain), "holds": holds})
-        asked = {claim.better, claim.worse, *(twin[key] for twin in twins for key in ("better", "worse"))}
-        silenced = sorted(asked & set(silent))
-        found.append(
-            {
-                "better": claim.better,
-                "worse": claim.worse,
-                **_difference(claim.difference),
-                "p": claim.p,
-                "twins": twins,
-                "abstains": silenced,
-                "supported": claim.is_supported and all(twin["holds"] for twin in twins) and not silenced,
-            }
-        )
-    return found
-
-
-def _difference(gain: Difference | None) -> dict[str, Any]:
-    """JSON-ready; null for a comparison whose methods were not in the run."""
-    if gain is None:
-        return {"value": None, "interval": None}
-    return {"value": gain.point, "interval": [gain.low, gain.high]}

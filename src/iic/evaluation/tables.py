@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pandas as pd
 
-CLAIM = ["judge", "direction", "fill", "better", "worse", "value", "low", "high", "p", "abstains", "supported"]
+CLAIM = (
+    *("judge", "direction", "fill", "better", "worse", "value", "low", "high", "differing", "p"),
+    *("abstains", "supported", "contradicted_by"),
+)
 
 
 def cell_table(report: dict) -> pd.DataFrame:
@@ -29,7 +32,7 @@ def _row(part: str, table: dict, method: str, share: float, cell: dict) -> dict:
 
 
 def lead_table(report: dict) -> pd.DataFrame:
-    """A row for each method, judge, direction and fill: its score, and its lead over the best control.
+    """A row for each method, judge, direction and fill: its score, its lead over the best control, and its maps' cost.
 
     The score is the accuracy of the headline's cell, or the area under the matrix' curve of accuracy; leads are turned
     so that higher is better for the map, and empty where there is none to say. Whoever reads a lead needs
@@ -41,7 +44,7 @@ def lead_table(report: dict) -> pd.DataFrame:
     for part, score, lead in kinds:
         for table in report[part]:
             for method, found in table["methods"].items():
-                gap = found[lead] or nothing
+                gap, cost = found[lead] or nothing, report["methods"][method]
                 low, high = gap["interval"]
                 rows.append(
                     {"score": score, **_where(table), "method": method, "value": found[score]}
@@ -49,19 +52,24 @@ def lead_table(report: dict) -> pd.DataFrame:
                     | {key: gap[key] for key in ("control", "differing")}
                     | {"abstains": bool(found["abstains"]), "beats_controls": found["beats_controls"]}
                     | {"not_ahead_of_silent": " ".join(found["not_ahead_of_silent"])}
+                    | {key: cost[key] for key in ("seconds_per_image", "forwards_per_image")}
                 )
     return pd.DataFrame(rows)
 
 
 def claim_table(report: dict) -> pd.DataFrame:
-    """A row for each "better than" of the headline: the evidence, and whether it is supported, twins included."""
+    """A row for each "better than" of the headline: the evidence, and whether it is supported, twins included.
+
+    Whoever reads `supported` needs `contradicted_by`: the judges whose interval lies on the other side of 0.
+    """
     rows = []
     for table in report["headline"]:
         for claim in table["claims"]:
             low, high = claim["interval"]
-            said = {key: claim[key] for key in ("better", "worse", "value", "p", "supported")}
-            rows.append({**_where(table), **said, "low": low, "high": high, "abstains": " ".join(claim["abstains"])})
-    return pd.DataFrame(rows, columns=CLAIM)  # with its columns where there was nothing to compare
+            said = {key: claim[key] for key in ("better", "worse", "value", "differing", "p", "supported")}
+            listed = {key: " ".join(claim[key]) for key in ("abstains", "contradicted_by")}
+            rows.append({**_where(table), **said, "low": low, "high": high, **listed})
+    return pd.DataFrame(rows, columns=list(CLAIM))  # with its columns where there was nothing to compare
 
 
 def _where(table: dict) -> dict:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from iic.evaluation.judges import contradicts
+from iic.evaluation.claims import SIGNIFICANT
+from iic.evaluation.comparison import LEAST_DIFFERING
 from iic.explainers.names import EXPLAINERS, controls_of, is_control_of
 
 JUDGES = {
@@ -72,7 +73,7 @@ def _short(table: dict) -> str:
     speaking = {name: cell for name, cell in table["methods"].items() if name in EXPLAINERS and not cell["abstains"]}
     explainers = {name: cell["minus_best_control"] for name, cell in speaking.items()}
     leads = {name: lead for name, lead in explainers.items() if lead is not None}
-    winners = [f"`{name}` ({_range(leads[name]['interval'])})" for name in leads if speaking[name]["beats_controls"]]
+    winners = [_winner(name, speaking[name]) for name in leads if speaking[name]["beats_controls"]]
     if not set(table["methods"]) & set(EXPLAINERS):
         return where + "no explainer was in this run."
     if not speaking:
@@ -81,6 +82,11 @@ def _short(table: dict) -> str:
         silent = any(_silent_controls(name, table) for name in speaking)
         return where + ("it abstains on every control." if silent else "there was no control to compare with.")
     return where + (f"{', '.join(winners)} ahead of the best control." if winners else "no method beats its controls.")
+
+
+def _winner(name: str, cell: dict) -> str:
+    against = "".join(f", contradicted by the {judge} judge" for judge in cell["contradicted_by"])
+    return f"`{name}` ({_range(cell['minus_best_control']['interval'])}{against})"
 
 
 def _table(table: dict, report: dict) -> list[str]:
@@ -100,7 +106,7 @@ def _table(table: dict, report: dict) -> list[str]:
     for group in groups:
         lines.append(f"- Cannot be told apart: {_list(group)}.")
     said = [claim for claim in table["claims"] if claim["better"] not in silent and claim["worse"] not in silent]
-    lines += [f"- {_claim(claim, table, report)}" for claim in said]
+    lines += [f"- {_claim(claim, report)}" for claim in said]
     return lines
 
 
@@ -123,56 +129,52 @@ def _lead(name: str, cell: dict, table: dict) -> str:
         behind = _list(cell["not_ahead_of_silent"])
         return f"`{name}`: {gap}, but not ahead of {behind}, on which the judge abstains; {accuracy}."
     if lead["interval"][0] > 0 and not cell["beats_controls"]:
-        return f"`{name}`: {gap}, but they differ on {lead['differing']} images only, too few to tell; {accuracy}."
+        return f"`{name}`: {gap}, but {_few(lead)}; {accuracy}."
     against = ""
-    for judge, theirs in cell["other_judges"].items() if cell["beats_controls"] else ():
-        if contradicts(tuple(lead["interval"]), tuple(theirs["interval"])):
-            against = f" The {judge} judge contradicts it: {theirs['value']:+.3f} ({_range(theirs['interval'])})."
+    for judge in cell["contradicted_by"]:
+        theirs = cell["other_judges"][judge]
+        against += f" The {judge} judge contradicts it: {theirs['value']:+.3f} ({_range(theirs['interval'])})."
     return (
         f"`{name}` {'beats' if cell['beats_controls'] else 'does not beat'} the controls: {gap}; {accuracy}.{against}"
     )
 
 
-def _claim(claim: dict, table: dict, report: dict) -> str:
+def _claim(claim: dict, report: dict) -> str:
     better, worse = f"`{claim['better']}`", f"`{claim['worse']}`"
     evidence = f"{_number(claim['value'])} ({_range(claim['interval'])}), Holm-corrected p = {claim['p']:.2g}"
     if claim["supported"]:
         fair = "its fair twins agree" if claim["twins"] else "they rank the same areas by the same output"
-        against = " The other judge contradicts it." if _contradicted(claim, table, report) else ""
+        against = " The other judge contradicts it." if claim["contradicted_by"] else ""
         return f"{better} is better than {worse}: by {evidence}; {fair}.{against}"
-    if claim["abstains"] and claim["interval"][0] > 0 and claim["p"] < 0.05:
+    if claim["interval"][0] > 0 and claim["differing"] < LEAST_DIFFERING:
+        return f"{better} scores above {worse} by {evidence}, but {_few(claim)}."
+    if claim["interval"][0] <= 0 or claim["p"] >= SIGNIFICANT:
+        return f"{better} cannot be called better than {worse}: {evidence}."
+    if claim["abstains"]:
         return (
             f"{better} scores above {worse} by {evidence}, but the judge abstains on {_list(claim['abstains'])}, "
             "which the fair comparison needs."
         )
-    if claim["interval"][0] <= 0 or claim["p"] >= 0.05:
-        return f"{better} cannot be called better than {worse}: {evidence}."
-    missing = [t for t in claim["twins"] if t["interval"] is None]
-    if missing:
-        wanted = sorted({n for t in missing for n in (t["better"], t["worse"]) if n not in report["methods"]})
-        return (
-            f"{better} scores above {worse} by {evidence}, but the fair comparison was not made: "
-            f"add {_list(wanted)} to IIC_METHODS."
-        )
-    failed = next(t for t in claim["twins"] if not t["holds"])
+    return f"{better} scores above {worse} by {evidence}, but {_unfair(claim['twins'], report)}."
+
+
+def _unfair(twins: list[dict], report: dict) -> str:
+    """Which fair comparison does not hold: the one that fails most clearly, else those that were not made."""
+    failed = [twin for twin in twins if twin["interval"] is not None and not twin["holds"]]
+    if not failed:
+        wanted = {n for t in twins if not t["holds"] for n in (t["better"], t["worse"])} - set(report["methods"])
+        return f"the fair comparison was not made: add {_list(sorted(wanted))} to IIC_METHODS"
+    worst = min(failed, key=lambda twin: twin["interval"][0])
+    few = f": {_few(worst)}" if worst["interval"][0] > 0 else ""
     return (
-        f"{better} scores above {worse} by {evidence}, but not in the fair comparison: `{failed['better']}` over "
-        f"`{failed['worse']}` by {_number(failed['value'])} ({_range(failed['interval'])})."
+        f"not in the fair comparison: `{worst['better']}` over `{worst['worse']}` by {_number(worst['value'])} "
+        f"({_range(worst['interval'])}){few}"
     )
 
 
-def _contradicted(claim: dict, table: dict, report: dict) -> bool:
-    """Whether the other judge's interval of the same difference lies wholly on the other side."""
-    for other in report["headline"]:
-        if other["judge"] != table["judge"] and all(other[k] == table[k] for k in ("direction", "fill")):
-            for said in other["claims"]:
-                names = {said["better"], said["worse"]}
-                if names == {claim["better"], claim["worse"]} and not names & set(said["abstains"]):
-                    low, high = said["interval"]
-                    turned = said["better"] != claim["better"]
-                    theirs = (-high, -low) if turned else (low, high)
-                    return contradicts(tuple(claim["interval"]), theirs)
-    return False
+def _few(gain: dict) -> str:
+    """Why an interval above 0 is no evidence."""
+    return f"they differ on {gain['differing']} images only, too few to tell"
 
 
 def _number(value: float) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from iic.errors import UserError
 
+LEAST = 4  # forwards for each superpixel: at two, residuals are zero and errors with them, whatever the values
 AMPLE, REDRAWS = 4, 50  # pairs for each superpixel from which the regression is as good as always determined
 
 
@@ -60,7 +61,14 @@ def kernel_mass(m: int) -> np.ndarray:
     return np.where(2 * sizes == m, 1, 2) * (m - 1) / (sizes * (m - sizes))
 
 
-def draw_coalitions(superpixels: int, budget: int, rng: np.random.Generator, power: float = 0.0) -> Coalitions:
+def smallest_budget(superpixels: int) -> int:
+    """Forwards that Kernel SHAP needs for so many superpixels, with none and all of them: LEAST each, or every mask."""
+    return min(LEAST * superpixels, 2**superpixels)
+
+
+def draw_coalitions(
+    superpixels: int, budget: int, rng: np.random.Generator, power: float = 0.0, name: str = "an image"
+) -> Coalitions:
     """Coalitions for at most `budget` masks other than none and all; 2^M - 2 or more gives every one.
 
     Args:
@@ -68,22 +76,24 @@ def draw_coalitions(superpixels: int, budget: int, rng: np.random.Generator, pow
         budget: the number of masks, both of each pair counted.
         rng: the draws.
         power: sizes are drawn in proportion to the kernel's mass to this power.
+        name: whose superpixels they are, for the messages; those count none and all as the parameter `budget` does.
 
     Raises:
-        UserError: fewer than two superpixels, or a budget below 2 M, too few for the regression.
+        UserError: fewer than two superpixels, or less than their `smallest_budget`.
     """
     m = superpixels
     if m < 2:
-        raise UserError("An image has one superpixel only, and nothing to compare it with: ask for more superpixels.")
-    if budget < min(2 * m, 2**m - 2):
+        raise UserError(f"There is one superpixel only in {name}, with nothing to compare: ask for more superpixels.")
+    if budget + 2 < smallest_budget(m):
         raise UserError(
-            f"A budget of {budget} masks is too small for {m} superpixels: Kernel SHAP needs at least {2 * m}."
+            f"A budget of {budget + 2} forwards is too small for the {m} superpixels of {name}: Kernel SHAP needs "
+            f"{smallest_budget(m)}, so raise budget or ask for fewer superpixels."
         )
     strata = _strata(m, budget // 2, power)
     stratum = np.repeat(np.arange(len(strata.sizes)), strata.counts)  # of each pair
     masks = _draw(m, strata, stratum, rng)
     for _ in range(REDRAWS):
-        if len(masks) > AMPLE * m or _determine(masks):
+        if len(masks) > AMPLE * m or determine(masks):
             break
         masks = _draw(m, strata, stratum, rng)
     within = np.arange(len(masks)) - (np.cumsum(strata.counts) - strata.counts)[stratum]
@@ -92,7 +102,7 @@ def draw_coalitions(superpixels: int, budget: int, rng: np.random.Generator, pow
     return Coalitions(masks[rows], strata.weights[stratum[rows]], strata.sampled[stratum[rows]])
 
 
-def _determine(masks: np.ndarray) -> bool:
+def determine(masks: np.ndarray) -> bool:
     """Whether pairs of these masks, bool (P, m), and the sum of all values determine the regression."""
     signs = 2.0 * masks - 1
     return np.linalg.matrix_rank(np.concatenate([signs, np.ones((1, masks.shape[1]))])) == masks.shape[1]

@@ -1,7 +1,8 @@
 """LIME for images (Ribeiro et al. 2016), with the kernel and ridge regression of the `lime` package.
 
-Masks are its coin flips, drawn in pairs (z, 1 - z): each mask by itself is distributed as `lime_image`'s, and what the
-network says of a pair cancels part of what each would add by chance. When every mask can be afforded, all are used.
+Masks are its coin flips, drawn in pairs (z, 1 - z) that share out evenly which superpixels show together
+(`balanced_masks`): each mask by itself is distributed as `lime_image`'s, and what the network says of the others
+cancels most of what each would add by chance. When every mask can be afforded, all are used.
 """
 
 from __future__ import annotations
@@ -13,23 +14,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iic.explainers.balanced_masks import Balance, balanced_pairs
 from iic.explainers.coalitions import in_pairs
 from iic.explainers.regression import cholesky, padded_signs, padded_vectors, weighted
 
 
-def draw_masks(superpixels: int, budget: int, rng: np.random.Generator) -> np.ndarray:
-    """bool (B, M), B <= budget: the mask that keeps all, then pairs of complements, each superpixel a coin flip.
+def draw_masks(segments: np.ndarray, budget: int, rng: np.random.Generator) -> tuple[np.ndarray, Balance | None]:
+    """The mask that keeps all, then pairs of complements, each superpixel a coin flip; and how they are balanced.
 
     When 2^M - 1 or more can be afforded: every mask but the empty one, once each. The pair of the first mask, the
     empty one, is left out as `lime_image` leaves it to chance.
+
+    Args:
+        segments: int64 (H, W), labels 0..M-1: which superpixels are neighbours.
+        budget: the number of masks.
+        rng: the draws.
+
+    Returns:
+        bool (B, M), B <= budget; and the pairs' balance, None where all masks are used or pairs are coin flips.
     """
-    m = superpixels
+    m = int(segments.max()) + 1
     if m < 60 and 2**m - 1 <= budget:
         numbers = np.arange(2 ** (m - 1), 2**m - 1)[:, None]  # those with the last superpixel, but for the whole
-        half = (numbers >> np.arange(m)) & 1 == 1
+        half, balance = (numbers >> np.arange(m)) & 1 == 1, None
     else:
-        half = rng.random(((budget - 1) // 2, m)) < 0.5
-    return np.concatenate([np.ones((1, m), bool), in_pairs(half)])
+        half, balance = balanced_pairs(segments, (budget - 1) // 2, rng)
+    return np.concatenate([np.ones((1, m), bool), in_pairs(half)]), balance
 
 
 def proximity(share: Tensor, kernel_width: float) -> Tensor:
@@ -39,20 +49,26 @@ def proximity(share: Tensor, kernel_width: float) -> Tensor:
 
 
 def lime_coefficients(
-    masks: Sequence[np.ndarray], values: Sequence[np.ndarray], *, kernel_width: float = 0.25, ridge: float = 1.0
+    masks: Sequence[np.ndarray],
+    values: Sequence[np.ndarray],
+    balances: Sequence[Balance | None] | None = None,
+    *,
+    kernel_width: float = 0.25,
+    ridge: float = 1.0,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Weighted ridge regression of values on masks, intercept unpenalised, of many images at once.
 
     Args:
         masks: for each image bool (B, M); pairs are looked for in the order of `draw_masks`.
         values: for each image float (B,), the network's output for each mask.
+        balances: of each image's pairs, as `draw_masks` gives them; none: pairs are taken for coin flips.
         kernel_width: sigma of the proximity kernel.
         ridge: the penalty alpha on the coefficients' squares.
 
     Returns:
         coefficients and their standard errors, for each image float64 (M,). The error is the drawing of the pairs', or
-        of single masks (sandwich, HC3), the first mask apart, which is not drawn; zero when every mask was used. It
-        does not say how far the ridge pulls towards zero.
+        of single masks (sandwich, HC3), the first mask apart, which is not drawn, less what their balance keeps out;
+        zero when every mask was used. It does not say how far the ridge pulls towards zero.
 
     Raises:
         UserError: the masks do not determine the coefficients (with a ridge of 0).
@@ -61,7 +77,7 @@ def lime_coefficients(
     real = torch.arange(max(m)) < torch.tensor(m)[:, None]  # (I, M)
     signs, kept, others = _pairs(masks, values, kernel_width)
     fit = _fit(signs, kept, others, ridge, real)
-    errors = _errors(signs, kept, others, fit)
+    errors = _errors(signs, kept, others, fit, balances or [None] * len(masks))
     whole = [len(z) >= 2.0**k - 1 for z, k in zip(masks, m, strict=True)]
     return (
         [s[:k].numpy() for s, k in zip(fit.solution, m, strict=True)],
@@ -114,8 +130,8 @@ def _fit(signs: Tensor, kept: _Half, others: _Half, ridge: float, real: Tensor) 
     return _Fit(mass, mean, shift, inverse, solution)
 
 
-def _errors(signs: Tensor, kept: _Half, others: _Half, fit: _Fit) -> Tensor:
-    """Standard errors (I, M): the sandwich with a pair's pull, of both its masks, as one observation."""
+def _errors(signs: Tensor, kept: _Half, others: _Half, fit: _Fit, balances: Sequence[Balance | None]) -> Tensor:
+    """Standard errors (I, M): the sandwich with a pair's pull, of both its masks, as one observation, by balance."""
     (toward,) = _times(fit.inverse, fit.shift)
     along, mixed = _times(signs, fit.solution / 2, toward / 2)  # (I, P)
     across = fit.mean + (fit.shift * fit.solution).sum(1, keepdim=True) / 2
@@ -128,7 +144,11 @@ def _errors(signs: Tensor, kept: _Half, others: _Half, fit: _Fit) -> Tensor:
     (turned,) = _times(signs.mT, odd * even)
     spread = weighted(signs, odd.square(), signs) + _outer(turned, fit.shift) + _outer(fit.shift, turned)
     spread += even.square().sum(1)[:, None, None] * _outer(fit.shift, fit.shift)
-    return (fit.inverse @ spread @ fit.inverse).diagonal(dim1=1, dim2=2).clamp(min=0).sqrt() / 2
+    variance = (fit.inverse @ spread @ fit.inverse).diagonal(dim1=1, dim2=2).clamp(min=0) / 4
+    for own, balance in zip(variance, balances, strict=True):
+        if balance is not None:
+            own[: len(balance.numbers)] *= torch.from_numpy(balance.left_to_chance())
+    return variance.sqrt()
 
 
 def _pairs(

@@ -8,6 +8,7 @@ normalisation, ReLU and Dropout unchanged. What biases and stabilisers keep is a
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from torch import Tensor, fx, nn
 from iic.classifiers.networks import Cast, Normalize
 from iic.errors import UserError
 from iic.explainers.composites import COMPOSITES, RULES, Composite
-from iic.explainers.graph import AVERAGES, LAYERS, SUMS, WAY_OUT, WEIGHTED, name_of, traced
+from iic.explainers.graph import AVERAGES, LAYERS, SUMS, WAY_OUT, WEIGHTED, class_of, name_of, traced
 from iic.explainers.lrp_account import Account, Relevance, joined
 from iic.explainers.lrp_rules import Place, Shares, divided, per_image
 
@@ -102,7 +103,7 @@ class Propagator:
         return self.modules[node.target] if node.op == "call_module" else None
 
     def _check(self, node: fx.Node) -> None:
-        if node.op == "call_module" and isinstance(self.modules[node.target], LAYERS):
+        if node.op == "call_module" and type(self.modules[node.target]) in LAYERS:  # a derived class may do anything
             if unlike := _unlike_its_rule(self.modules[node.target]):
                 raise UserError(f"LRP has no rule for layer {node.target} ({unlike}): {WAY_OUT}")
             return
@@ -111,7 +112,7 @@ class Propagator:
         plain_sum = all(isinstance(a, fx.Node) for a in node.args) and not node.kwargs  # torch.add has alpha=, out=
         if node.op == "call_function" and node.target in SUMS and plain_sum:
             return
-        what = type(self.modules[node.target]).__name__ if node.op == "call_module" else name_of(node)
+        what = class_of(self.modules[node.target]) if node.op == "call_module" else name_of(node)
         name = node.target if node.op == "call_module" else node.name
         raise UserError(f"LRP has no rule for layer {name} ({what}): {WAY_OUT}")
 
@@ -214,8 +215,8 @@ def _is_relu(node: fx.Node, module: nn.Module | None) -> bool:
 
 
 def _pool_options(module: nn.MaxPool2d) -> tuple:
-    def pair(value: int | tuple[int, int]) -> list[int]:
-        return list(value) if isinstance(value, tuple) else [value, value]
+    def pair(value: int | Sequence[int]) -> list[int]:
+        return [value, value] if isinstance(value, int) else list(value)
 
     sizes = (module.kernel_size, module.stride, module.padding, module.dilation)
     return (*map(pair, sizes), module.ceil_mode)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from iic.explainers.lime import draw_masks, lime_coefficients
+from iic.explainers.segmentation import common_borders
 
 SCALE = 0.5  # how fast masks become unlike, in squared distance
 NOISE = 0.02  # variance that is left to what has no form, in the process's own
@@ -67,9 +68,9 @@ def process_coefficients(
     linked = link(values)
     (pilot,), (doubt,) = lime_coefficients([masks], [linked], **lime)
     process = Process(masks[1::2], linked[1::2], linked[2::2], kernel_features(np.abs(pilot) + doubt, segments))
-    free = draw_masks(m, 2 * FREE + 1, rng)
+    free, balance = draw_masks(segments, 2 * FREE + 1, rng)
     expected = back(np.stack(process.expect(free[1::2]), 1).ravel())
-    (whole,), (luck,) = lime_coefficients([free], [np.append(values[0], expected)], **lime)
+    (whole,), (luck,) = lime_coefficients([free], [np.append(values[0], expected)], [balance], **lime)
     missed = np.zeros(len(values))
     kept, others = process.left_out()
     missed[1::2], missed[2::2] = values[1::2] - back(kept), values[2::2] - back(others)
@@ -113,11 +114,8 @@ def kernel_features(importance: np.ndarray, segments: np.ndarray) -> Features:
     """Superpixels count by the root of their importance (M,), neighbours also by the length of their border."""
     weight = np.sqrt(importance + np.finfo(float).tiny)
     weight /= weight.sum()
-    m = len(weight)
-    borders = np.zeros((m, m))
-    for one, other in ((segments[1:], segments[:-1]), (segments[:, 1:], segments[:, :-1])):
-        np.add.at(borders, (np.minimum(one, other), np.maximum(one, other)), 1)
-    pairs = np.stack(np.nonzero(np.triu(borders, 1)))
+    borders = common_borders(segments)
+    pairs = np.stack(np.nonzero(np.triu(borders)))
     both = borders[tuple(pairs)] * np.sqrt(weight[pairs[0]] * weight[pairs[1]])
     return Features(weight, pairs, both / max(both.sum(), np.finfo(float).tiny))
 

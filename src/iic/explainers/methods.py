@@ -122,6 +122,8 @@ def _by_library(
         nonlocal asked
         asked += len(pixels)
         found = forward.model(pixels.to(forward.device).contiguous(memory_format=torch.channels_last)).float()
+        if not found.isfinite().all():
+            raise UserError(f"The network's output for a perturbed test image {index} is not finite: train it again.")
         return (found if logits else found.softmax(1)).cpu()
 
     values, forwards = [], np.zeros(len(images))

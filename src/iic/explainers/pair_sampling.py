@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from iic.explainers.coalitions import Coalitions, draw_coalitions, in_pairs
+from iic.explainers.coalitions import AMPLE, Coalitions, determine, draw_coalitions, in_pairs
 from iic.explainers.kernel_shap import PairedValues, all_masks, paired_values
 from iic.explainers.perturbation import SuperpixelMasks
 from iic.explainers.ranking import is_stable
@@ -49,10 +49,7 @@ def sample_pairs(group: Group, segments: list[np.ndarray], estimate: Estimate) -
     what they would be if it were explained alone.
     """
     params = group.context.params
-    drawn = [
-        draw_coalitions(int(s.max()) + 1, params.budget - 2, group.context.draws(i, KERNEL_SHAP), params.kernel_power)
-        for s, i in zip(segments, group.indices, strict=True)
-    ]
+    drawn = [_drawn(group, int(s.max()) + 1, i) for s, i in zip(segments, group.indices, strict=True)]
     outputs = [Sampled(len(group)) for _ in group.apart()]
     for share in ROUNDS if params.stop_early else ROUNDS[-1:]:
         wanted = [sampled.wanted(drawn, share) for sampled in outputs]
@@ -68,10 +65,18 @@ def sample_pairs(group: Group, segments: list[np.ndarray], estimate: Estimate) -
     return outputs
 
 
+def _drawn(group: Group, superpixels: int, index: int) -> Coalitions:
+    params, rng = group.context.params, group.context.draws(index, KERNEL_SHAP)
+    return draw_coalitions(superpixels, params.budget - 2, rng, params.kernel_power, f"test image {index}")
+
+
 def _pairs(drawn: Coalitions, share: float) -> int:
     """So many pairs after this share of the budget; never too few for the regression."""
     p, m = drawn.masks.shape
-    return min(p, max(round(share * p), 2 * m))
+    pairs = min(p, max(round(share * p), 2 * m))
+    while pairs < min(p, AMPLE * m) and not determine(drawn.masks[:pairs]):
+        pairs += 1
+    return pairs
 
 
 def _ask_pairs(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from iic.explainers.attributions import Maps
+from iic.explainers.balanced_masks import Balance
 from iic.explainers.coalition_process import process_shapley_values
 from iic.explainers.context import Context
 from iic.explainers.kernel_shap import PairedValues, shapley_values
@@ -83,7 +84,7 @@ def _counts(masks: list[int], segments: list[np.ndarray], **more: list) -> dict[
 
 def lime(group: Group) -> Maps:
     """Coefficients of LIME's local linear model."""
-    return _lime_maps(group, lambda _, masks, values, segments, **lime: lime_coefficients(masks, values, **lime))
+    return _lime_maps(group, lambda _, segments, *drawn, **lime: lime_coefficients(*drawn, **lime))
 
 
 def lime_fast(group: Group) -> Maps:
@@ -92,26 +93,31 @@ def lime_fast(group: Group) -> Maps:
 
 
 def _by_mask_process(
-    group: Group, masks: list[np.ndarray], values: list[np.ndarray], segments: list[np.ndarray], **lime: float
+    group: Group,
+    segments: list[np.ndarray],
+    masks: list[np.ndarray],
+    values: list[np.ndarray],
+    _: list[Balance | None],
+    **lime: float,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     odds, draws = group.output == "probability", [group.context.draws(i, LIME_FAST) for i in group.indices]
     each = zip(masks, values, segments, draws, strict=True)
-    found = [process_coefficients(z, v, s, rng, odds=odds, **lime) for z, v, s, rng in each]
+    found = [process_coefficients(*one, odds=odds, **lime) for one in each]
     return [coefficients for coefficients, _ in found], [errors for _, errors in found]
 
 
 def _lime_maps(group: Group, estimate: Callable) -> Maps:
     params, segments = group.context.params, group.segments()
-    masks = [
-        draw_masks(int(s.max()) + 1, params.budget, group.context.draws(i, LIME))
-        for s, i in zip(segments, group.indices, strict=True)
+    drawn = [
+        draw_masks(s, params.budget, group.context.draws(i, LIME)) for s, i in zip(segments, group.indices, strict=True)
     ]
+    masks, balances = (list(each) for each in zip(*drawn, strict=True))
     shown = {i: SuperpixelMasks(s, z, 1) for i, (s, z) in enumerate(zip(segments, masks, strict=True))}
     counts = _counts([len(z) for z in masks], segments)
     lime = {"kernel_width": params.lime_kernel_width, "ridge": params.lime_ridge}
     maps = []
     for part, values in zip(group.apart(), group.ask(shown, segments), strict=True):
-        found, errors = estimate(part, masks, list(values.values()), segments, **lime)
+        found, errors = estimate(part, segments, masks, list(values.values()), balances, **lime)
         maps.append(Maps(_spread(found, segments), _spread(errors, segments), counts))
     return _with_twin(maps)
 

@@ -127,6 +127,17 @@ def without_gaps(labels: np.ndarray) -> np.ndarray:
     return np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int64)
 
 
+def common_borders(segments: np.ndarray) -> np.ndarray:
+    """How many pixels of each two superpixels touch: int64 (M, M), symmetric, from labels 0..M-1 (H, W)."""
+    m = int(segments.max()) + 1
+    borders = np.zeros((m, m), np.int64)
+    for one, other in ((segments[1:], segments[:-1]), (segments[:, 1:], segments[:, :-1])):
+        np.add.at(borders, (one, other), 1)
+    borders += borders.T
+    np.fill_diagonal(borders, 0)
+    return borders
+
+
 def load_label_map(path: Path, count: int, shape: tuple[int, int]) -> np.ndarray:
     """A user's own superpixels from a .npy file: integers (H, W) for all test images, or (count, H, W).
 

@@ -14,7 +14,7 @@ from torch import Tensor
 class Windows:
     """All of the image first, then the image without each window of `size` pixels a side, every `stride` pixels.
 
-    The last window of a row or column ends at the border.
+    The last window of a row or column ends at the border or is cut off there, as Captum's are.
     """
 
     shape: tuple[int, int]
@@ -23,9 +23,7 @@ class Windows:
 
     def corners(self) -> np.ndarray:
         """Top left corners, int64 (windows, 2)."""
-        starts = [
-            np.unique(np.append(np.arange(0, side - self.size, self.stride), side - self.size)) for side in self.shape
-        ]
+        starts = [self.stride * np.arange(-(-(side - self.size) // self.stride) + 1) for side in self.shape]
         return np.stack(np.meshgrid(*starts, indexing="ij"), -1).reshape(-1, 2)
 
     def covered(self) -> np.ndarray:

@@ -61,7 +61,8 @@ def comparison_grid(
             color="black" if true == predicted else "#D55E00",
         )
     for column, (method, attributions) in enumerate(maps.items(), start=1):
-        _draw_column(figure, axes[:, column], attributions.values[rows], title(method), unit(method))
+        draw_maps(figure, list(axes[:, column]), attributions.values[rows], unit(method))
+        axes[0, column].set_title(title(method), fontsize=9)
     axes[0, 0].set_title("image", fontsize=9)
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -73,13 +74,22 @@ def comparison_grid(
     return figure
 
 
-def _draw_column(figure: Any, axes: Any, values: np.ndarray, title: str, unit: str) -> None:
-    """All maps (N, H, W) of one method on one colour scale centred at zero, which ends at the 99.5 % quantile."""
+def draw_maps(
+    figure: Any, axes: list, values: np.ndarray, unit: str, fraction: float = 0.02, pad: float = 0.005
+) -> None:
+    """All maps (N, H, W) of one method on one colour scale centred at zero, which ends at the 99.5 % quantile.
+
+    Args:
+        figure: that the axes are in.
+        axes: one for each map, in a column.
+        values: the maps.
+        unit: of their numbers.
+        fraction, pad: height of the colour bar below them, and its distance, in parts of the column's height.
+    """
     limit = float(np.quantile(np.abs(values), 0.995)) or 1.0
     for axis, value in zip(axes, values, strict=True):
         picture = axis.imshow(value, cmap=DIVERGING, vmin=-limit, vmax=limit)
-    axes[0].set_title(title, fontsize=9)
-    bar = figure.colorbar(picture, ax=list(axes), location="bottom", fraction=0.02, pad=0.005, aspect=8)
+    bar = figure.colorbar(picture, ax=axes, location="bottom", fraction=fraction, pad=pad, aspect=8)
     bar.set_ticks([-limit, 0, limit], labels=[f"{-limit:.1g}", "0", f"{limit:.1g}"])
     bar.ax.tick_params(labelsize=7)
     bar.set_label(unit, fontsize=7)

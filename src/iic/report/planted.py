@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from iic.evaluation.planted import unpacked
-from iic.report.style import BLUE, DIVERGING, GREEN, GREY, ORANGE, new_figure, title, write_above
+from iic.report.grid import draw_maps
+from iic.report.style import BLUE, GREEN, GREY, ORANGE, new_figure, title, unit, write_above
 
 WIDTH = 0.38  # of a bar; two stand beside each other
 
@@ -29,7 +30,7 @@ def shortcut_figure(found: dict) -> Any:
         return figure
     methods = found["methods"]
     columns = len(methods) + 1
-    figure, axes = new_figure(1.3 * columns + 0.8, 5.2, 2, columns, height_ratios=(2.2, 1))
+    figure, axes = new_figure(1.3 * columns + 0.8, 5.7, 2, columns, height_ratios=(2.2, 1.3))
     grid = axes[0, 0].get_gridspec()
     for axis in axes[0]:
         axis.remove()
@@ -38,10 +39,11 @@ def shortcut_figure(found: dict) -> Any:
     key = figure.add_subplot(grid[0, 0])
     key.axis("off")
     key.legend(*bars.get_legend_handles_labels(), loc="upper right", fontsize=7)
-    _draw_example(axes[1], found)
+    _draw_example(figure, axes[1], found)
     figure.suptitle(
         f"{found['dataset']}: does the map show the planted watermark?\n{found['n_images']} test images that it alone "
-        f"turns into '{found['class_name']}', 95 % intervals",
+        f"turns into '{found['class_name']}', 95 % intervals\n"
+        f"below: red speaks for '{found['class_name']}', blue against it (the controls know no class)",
         fontsize=10,
     )
     return figure
@@ -69,8 +71,8 @@ def _draw_bars(axis: Any, methods: dict[str, dict]) -> None:
     axis.set_xticks(range(len(methods)), [title(m) for m in methods], fontsize=8)
 
 
-def _draw_example(axes: Any, found: dict) -> None:
-    """The marked image, then each method's map on a colour scale of its own, centred at zero."""
+def _draw_example(figure: Any, axes: Any, found: dict) -> None:
+    """The marked image, then each method's map on a colour scale of its own, centred at zero, its bar below."""
     from matplotlib.patches import Rectangle
 
     example = found["example"]
@@ -79,11 +81,10 @@ def _draw_example(axes: Any, found: dict) -> None:
         axes[0].imshow(image[0], cmap="gray", vmin=0, vmax=255)
     else:
         axes[0].imshow(image.transpose(1, 2, 0))
+    axes[0].set_anchor("S")  # as low as the maps, which have their colour bars below them
     axes[0].set_xlabel(f"{example['class_name']}, named\n'{found['class_name']}'", fontsize=8)
-    for axis, data in zip(axes[1:], example["maps"].values(), strict=True):
-        values = unpacked(data)
-        limit = float(np.quantile(np.abs(values), 0.995)) or 1.0
-        axis.imshow(values, cmap=DIVERGING, vmin=-limit, vmax=limit)
+    for axis, (method, data) in zip(axes[1:], example["maps"].items(), strict=True):
+        draw_maps(figure, [axis], unpacked(data)[None], unit(method), fraction=0.09, pad=0.05)
     rows, columns = np.flatnonzero(patch.any(1)), np.flatnonzero(patch.any(0))
     corner = (columns[0] - 0.5, rows[0] - 0.5)
     for axis in axes:

@@ -157,7 +157,7 @@ def draw_accuracy(report: dict) -> Any:
     """Bar chart of the report."""
     from iic.report.bars import accuracy_bars
 
-    return accuracy_bars(report)
+    return accuracy_bars(_current(report))
 
 
 def compare_visually(params: EvaluationParams, test: ImageSet, card: dict, **maps: Attributions) -> Any:
