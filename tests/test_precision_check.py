@@ -7,7 +7,9 @@ from torch import nn
 
 from iic.classifiers.networks import build_network
 from iic.classifiers.precision import fast_forward
+from iic.explainers.context import precision_of
 from iic.explainers.precision_check import RankingCheck, ranked_alike
+from iic.params import AttributionParams
 
 
 class Weighs(nn.Module):
@@ -73,3 +75,13 @@ def test_a_forward_that_names_the_same_classes_and_ranks_otherwise_is_not_taken(
     assert fast_forward(model, sample, "bfloat16", "cpu", ranking).same_ranking is None and len(asked) == 1
     taken = fast_forward(model, sample, "auto", "cpu", lambda *_: 0.996)
     assert (taken.precision, taken.same_ranking) == ("bfloat16", 0.996)
+
+
+@pytest.mark.parametrize(
+    ("method", "precision"),
+    [("lime_logit", "auto"), ("kernel_shap_random_weights", "auto"), ("rise", "float32"), ("occlusion", "float32")],
+)
+def test_what_ranks_single_pixels_gets_float32_unless_told_otherwise(method, precision):
+    assert precision_of(method, AttributionParams()) == precision
+    assert precision_of(method, AttributionParams(precision="bfloat16")) == "bfloat16"
+    assert precision_of("lrp", AttributionParams(precision="bfloat16")) == "float32"

@@ -11,15 +11,21 @@ from iic.classifiers.inference import freeze
 from iic.classifiers.precision import Forward, fast_forward
 from iic.draws import generator
 from iic.explainers.fills import fill_image
-from iic.explainers.names import SAMPLED, base_of
+from iic.explainers.names import SAMPLED, SUPERPIXEL_METHODS, base_of
 from iic.explainers.precision_check import RankingCheck
 from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams
 
 
 def precision_of(method: str, params: AttributionParams) -> str:
-    """Of the forwards: relevance and gradients are always float32; faster ones are for methods that ask for outputs."""
-    return params.precision if base_of(method) in SAMPLED else "float32"
+    """Of the forwards: relevance and gradients are always float32; faster ones are for methods that ask for outputs.
+
+    "auto" is checked by how superpixels rank, which says nothing about single pixels: what ranks these gets float32.
+    """
+    base = base_of(method)
+    if base not in SAMPLED or (params.precision == "auto" and base not in SUPERPIXEL_METHODS):
+        return "float32"
+    return params.precision
 
 
 def make_context(model: nn.Module, sample: Tensor, mean: np.ndarray, segmenter: Segmenter, precision: str) -> Context:
