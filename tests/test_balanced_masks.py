@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iic.explainers.balanced_masks import balanced_pairs, confused, parity, spread_numbers
+from iic.explainers.balanced_masks import Balance, balanced_pairs, confused, connected_threes, parity, spread_numbers
 from iic.explainers.segmentation import common_borders, grid_superpixels
 
 PHOTO = grid_superpixels((32, 32), 30)
@@ -85,7 +85,7 @@ def test_mistaken_threes_are_counted_as_by_hand(seed):
         )
         for row in numbers
     ]
-    np.testing.assert_array_equal(confused(numbers, neighbours), expected)
+    np.testing.assert_array_equal(confused(numbers, connected_threes(neighbours)), expected)
 
 
 @pytest.mark.parametrize("bits", [6, 7, 8])
@@ -94,7 +94,8 @@ def test_the_search_finds_numbers_that_are_mistaken_less_than_chance_would_have_
     found = np.stack([spread_numbers(neighbours, bits, np.random.default_rng(seed)) for seed in range(3)])
     assert all(len(np.unique(row)) == len(row) and row.max() < 2**bits for row in found)
     chance = np.stack([np.random.default_rng(seed).permutation(2**bits)[: len(neighbours)] for seed in range(50)])
-    assert confused(found, neighbours).max() < 0.7 * confused(chance, neighbours).mean()
+    threes = connected_threes(neighbours)
+    assert confused(found, threes).max() < 0.7 * confused(chance, threes).mean()
     few = grid_superpixels((12, 12), 12)
     numbers = spread_numbers(common_borders(few) > 0, 10, np.random.default_rng(0))
     assert all(np.bitwise_xor.reduce(s) for size in (2, 4, 6) for s in combinations(numbers, size))
@@ -117,3 +118,14 @@ def test_what_is_said_to_be_left_to_chance_is_of_the_right_size(pairs):
         said.append(balance.left_to_chance().mean())
     share = np.mean(left) / np.mean(coins)
     assert 0.9 * share < np.mean(said) < 2 * share and share < 0.9
+
+
+def test_sets_that_are_mistaken_for_a_superpixel_are_counted_as_by_hand():
+    """All threes, here no three hangs together: what is left is .35, and of the rest what is mistaken by half."""
+    numbers, bits = np.random.default_rng(0).permutation(64)[:12], 6
+    balance = Balance(numbers, np.arange(64), bits, np.zeros((3, 0), np.int64))
+    counts = np.bincount([a ^ b ^ c for a, b, c in combinations(numbers, 3)], minlength=64)
+    expected = 0.35 + 0.65 * np.minimum(counts[numbers] / counts.mean() / 2, 1)
+    np.testing.assert_allclose(balance.left_to_chance(), expected)
+    half = Balance(numbers, np.arange(32), bits, balance.threes)
+    np.testing.assert_allclose(half.left_to_chance(), (1 + expected) / 2)

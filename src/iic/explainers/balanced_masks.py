@@ -16,6 +16,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from itertools import combinations
+from math import comb
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -39,32 +40,31 @@ class Balance:
         numbers: int64 (M,), of the superpixels.
         rows: int64 (P,), the pairs drawn, of 2^bits.
         bits: of both.
-        neighbours: bool (M, M).
+        threes: int64 (3, T), those that hang together.
     """
 
     numbers: np.ndarray
     rows: np.ndarray
     bits: int
-    neighbours: np.ndarray
+    threes: np.ndarray
 
     def left_to_chance(self) -> np.ndarray:
         """The variance of a superpixel's coefficient beside that of as many coin flips, on the safe side: (M,).
 
-        What sets of more than three do is taken for a share OTHERS that no balance keeps out. Of what sets of three do
-        as much is left as there are with the superpixel's own number, beside the mean over all numbers: half of it by
-        neighbours, half by all.
+        If all pairs of the code are drawn, what sets of more than three do is left, for which OTHERS is taken, and of
+        what sets of three do as much as have the superpixel's own number, beside the mean over all numbers: half of it
+        by those that hang together, half by all. Of pairs that are not drawn everything is left.
         """
-        m = len(self.numbers)
-        if self.bits == m - 1:  # nothing is mistaken: what is left are the pairs not drawn
-            return np.full(m, 1 - len(self.rows) / 2**self.bits)
-        kinds = (_threes(self.neighbours), _subsets(m, 3))
-        mistaken = [self._share(np.bitwise_xor.reduce(self.numbers[np.stack(kind)])) for kind in kinds]
-        return OTHERS + (1 - OTHERS) * np.minimum(np.mean(mistaken, 0), 1)
-
-    def _share(self, numbers: np.ndarray) -> np.ndarray:
-        """How many sets have each superpixel's number, beside the mean over all numbers: (M,), from numbers (S,)."""
-        found = np.bincount(numbers, minlength=2**self.bits)
-        return found[self.numbers] / max(found.mean(), np.finfo(float).tiny)
+        m, drawn = len(self.numbers), len(self.rows) / 2**self.bits
+        if self.bits == m - 1:  # nothing is mistaken
+            return np.full(m, 1 - drawn)
+        near = np.bincount(np.bitwise_xor.reduce(self.numbers[self.threes]), minlength=2**self.bits)
+        two = self.numbers[:, None] ^ self.numbers  # (M, M)
+        twos = np.bincount(two.ravel(), minlength=2**self.bits) // 2
+        twos[0] = 0
+        every = (twos[two].sum(1) - (m - 1)) / 3  # sets of three with this number: less those of it with one twice
+        mistaken = near[self.numbers] / max(near.mean(), np.finfo(float).tiny) + every * 2**self.bits / comb(m, 3)
+        return 1 - drawn * (1 - OTHERS) * (1 - np.minimum(mistaken / 2, 1))
 
 
 def balanced_pairs(segments: np.ndarray, pairs: int, rng: np.random.Generator) -> tuple[np.ndarray, Balance | None]:
@@ -78,12 +78,12 @@ def balanced_pairs(segments: np.ndarray, pairs: int, rng: np.random.Generator) -
     m, bits = int(segments.max()) + 1, max(pairs - 1, 1).bit_length()
     if (m > MOST or ROOM * m > 2**bits) and bits < m - 1:
         return rng.random((pairs, m)) < 0.5, None
-    neighbours = common_borders(segments) > 0
+    threes = connected_threes(common_borders(segments) > 0)
     if bits >= m - 1:  # all there are, drawn without replacement
         numbers, bits = (1 << np.arange(m)) >> 1, m - 1
     else:
-        numbers = _numbered(segments, neighbours, bits)
-    balance = Balance(numbers, rng.permutation(2**bits)[:pairs], bits, neighbours)
+        numbers = _numbered(segments, threes, bits)
+    balance = Balance(numbers, rng.permutation(2**bits)[:pairs], bits, threes)
     return parity(numbers & balance.rows[:, None]) ^ (rng.random(m) < 0.5), balance
 
 
@@ -94,39 +94,34 @@ def parity(numbers: np.ndarray) -> np.ndarray:
     return (numbers & 1).astype(bool)
 
 
-def _numbered(segments: np.ndarray, neighbours: np.ndarray, bits: int) -> np.ndarray:
+def _numbered(segments: np.ndarray, threes: np.ndarray, bits: int) -> np.ndarray:
     """Different numbers of so many bits for the superpixels of labels (H, W): int64 (M,)."""
     places, shape = _places(segments)
     candidates = _grids(*shape, bits)[:, places]  # (candidates, M)
-    return candidates[confused(candidates, neighbours).argmin()]
+    return candidates[confused(candidates, threes).argmin()]
 
 
-def confused(numbers: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """How many threes of neighbours are mistaken for a fourth; threes that all border on each other count thrice.
-
-    Args:
-        numbers: int64 (K, M), K ways to number M superpixels.
-        neighbours: bool (M, M), symmetric.
-
-    Returns:
-        int64 (K,).
-    """
-    one, centre, other = _threes(neighbours)
+def confused(numbers: np.ndarray, threes: np.ndarray) -> np.ndarray:
+    """How many of these threes (3, T) are mistaken for a fourth: int64 (K,), for K ways to number, (K, M)."""
     there = np.zeros((len(numbers), 2 ** int(numbers.max()).bit_length()), bool)
     np.put_along_axis(there, numbers, True, 1)
+    one, centre, other = threes
     return np.take_along_axis(there, numbers[:, one] ^ numbers[:, centre] ^ numbers[:, other], 1).sum(1)
 
 
-def _threes(neighbours: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two neighbours of a third, and that between them, once each: int64 (T,) three times."""
-    upper = np.triu(np.ones_like(neighbours), 1)
-    centre, one, other = np.nonzero(neighbours[:, :, None] & neighbours[:, None, :] & upper)
-    return one, centre, other
+def connected_threes(neighbours: np.ndarray) -> np.ndarray:
+    """Two neighbours of a third, which stands between them: int64 (3, T), of bool (M, M).
+
+    Three that all border on each other are there thrice: what they do together counts as much more.
+    """
+    centre, near = np.nonzero(neighbours)
+    one, other = np.nonzero(np.triu(centre[:, None] == centre, 1))
+    return np.stack([near[one], centre[one], near[other]])
 
 
 @functools.lru_cache(maxsize=64)
 def _subsets(m: int, size: int) -> np.ndarray:
-    """All sets of so many of m superpixels: int64 (size, S)."""
+    """All sets of so many of m: int64 (size, S)."""
     return np.array(list(combinations(range(m), size)), np.int64).reshape(-1, size).T
 
 
@@ -165,7 +160,7 @@ def spread_numbers(neighbours: np.ndarray, bits: int, rng: np.random.Generator) 
     """
     m, every = len(neighbours), np.arange(2**bits)
     numbers = rng.permutation(2**bits)[:m]
-    threes = np.stack(_threes(neighbours))  # (3, T)
+    threes = connected_threes(neighbours)
     first, second = np.triu_indices(m - 1, 1)
     for one in [place for _ in range(SWEEPS) for place in rng.permutation(m)]:
         others = np.delete(numbers, one)
