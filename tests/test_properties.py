@@ -42,6 +42,7 @@ from iic.explainers.methods import explain
 from iic.explainers.names import EXPLAINERS
 from iic.explainers.segmentation import Segmenter
 from iic.params import AttributionParams
+from iic.report.grid import comparison_grid
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +228,8 @@ def test_maps_of_something_else_are_refused(linear, key, value, message):
         described("centre", linear, other)
     with pytest.raises(UserError, match=f"maps of sobel were made with {message} than the rest"):
         agree({"centre": maps, "sobel": other}, EVALUATION)
+    with pytest.raises(UserError, match=f"maps of sobel were made with {message} than the rest"):
+        comparison_grid(TEST, tuple("abcd"), {"centre": maps, "sobel": other})
     found = described("centre", linear, maps)
     with pytest.raises(UserError, match="properties of sobel are of another network"):
         check_alike({"centre": found, "sobel": found | {"made": found["made"] | {key: value}}})

@@ -24,7 +24,7 @@ from iic.evaluation.agreement import agreement_matrix, spearman, top_overlap
 from iic.evaluation.faithfulness import Explanations, Progress, completeness_error, infidelity, sensitivity_n
 from iic.evaluation.sanity import Explainer, can_randomise, randomised, steadiness
 from iic.evaluation.statistics import bootstrap_interval
-from iic.explainers.attributions import Attributions
+from iic.explainers.attributions import Attributions, check_side_by_side
 from iic.explainers.names import LOGIT, RANDOM_WEIGHTS, SAMPLED, SUPERPIXEL_METHODS, base_of
 from iic.params import EvaluationParams
 from iic.provenance import EXPLAINING, JUDGING, code_hash, made_otherwise
@@ -139,14 +139,7 @@ def agree(maps: Mapping[str, Attributions], params: EvaluationParams, progress: 
     Raises:
         UserError: maps of other images than the rest, or made with another network, code or other parameters.
     """
-    first = next(iter(maps.values()))
-    for method, other in maps.items():
-        way_out = f"run `kedro run --pipelines attribution` again, {AGAIN}."
-        if not np.array_equal(other.indices, first.indices):
-            raise UserError(f"The maps of {method} are of other images than the rest: {way_out}")
-        what = made_otherwise(other.made, first.made)
-        if what:
-            raise UserError(f"The maps of {method} were made with {what} than the rest: {way_out}")
+    check_side_by_side(maps)
     some = [np.asarray(each.values[: params.properties_images]) for each in maps.values()]
     return {
         "methods": list(maps),

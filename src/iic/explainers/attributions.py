@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from iic.draws import generator
 from iic.errors import UserError
+from iic.provenance import made_otherwise
 
 CHECKED = ("same_class", "same_ranking")  # of the record: how often a faster forward answers as float32 does
 
@@ -51,6 +53,18 @@ class Attributions:
     errors: np.ndarray | None = None
     made: dict = field(default_factory=dict)
     folder: Path | None = None
+
+
+def check_side_by_side(maps: Mapping[str, Attributions]) -> None:
+    """Raise UserError unless the maps of all methods are of the same images, network, parameters and code."""
+    first = next(iter(maps.values()))
+    for method, other in maps.items():
+        way_out = "run `kedro run --pipelines attribution` again, without --only-missing-outputs."
+        if not np.array_equal(other.indices, first.indices):
+            raise UserError(f"The maps of {method} are of other images than the rest: {way_out}")
+        what = made_otherwise(other.made, first.made)
+        if what:
+            raise UserError(f"The maps of {method} were made with {what} than the rest: {way_out}")
 
 
 def select_images(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

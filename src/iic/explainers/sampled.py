@@ -97,7 +97,7 @@ def _by_mask_process(
     segments: list[np.ndarray],
     masks: list[np.ndarray],
     values: list[np.ndarray],
-    _: list[Balance | None],
+    _: list[Balance | None],  # of the masks: the process's errors, which the line is drawn through, are not balanced
     **lime: float,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     odds, draws = group.output == "probability", [group.context.draws(i, LIME_FAST) for i in group.indices]

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from iic.data.images import ImageSet
-from iic.errors import UserError
-from iic.explainers.attributions import Attributions
-from iic.provenance import made_otherwise
+from iic.explainers.attributions import Attributions, check_side_by_side
 from iic.report.style import DIVERGING, new_figure, title, unit
 
 
@@ -32,16 +30,8 @@ def comparison_grid(
     Raises:
         UserError: the methods explain different images, or with different networks, parameters or code.
     """
+    check_side_by_side(maps)
     first = next(iter(maps.values()))
-    for method, other in maps.items():
-        if not np.array_equal(other.indices, first.indices):
-            raise UserError(f"The maps of {method} are of other images: run the attribution pipeline again.")
-        what = made_otherwise(other.made, first.made)
-        if what:
-            raise UserError(
-                f"The maps of {method} were made with {what} than the rest: run `kedro run --pipelines attribution` "
-                "again, without --only-missing-outputs."
-            )
     rows = grid_rows(test.labels[first.indices], per_class)
     figure, axes = new_figure(1.35 * (len(maps) + 1) + 0.6, 1.3 * len(rows) + 1.4, len(rows), len(maps) + 1)
     for row, axis in zip(rows, axes[:, 0], strict=True):
