@@ -38,11 +38,12 @@ class Setting:
 
     @classmethod
     def load(cls, dataset: str, precision: str = "auto") -> Setting:
-        """With the project's parameters and the shipped weights."""
-        blocks = check_parameters(configured_parameters(), [dataset])[dataset]
-        train, test, card = prepare_data(blocks["data"], dataset)
-        training = blocks["training"].model_copy(update={"weights": "shipped"})
-        model, _ = train_model(training, train, card, dataset, project_folder())
+        """With the project's parameters and the shipped weights; "cifar10:small" is `cifar10` with `shipped_small`."""
+        name, _, size = dataset.partition(":")
+        blocks = check_parameters(configured_parameters(), [name])[name]
+        train, test, card = prepare_data(blocks["data"], name)
+        training = blocks["training"].model_copy(update={"weights": f"shipped_{size}" if size else "shipped"})
+        model, _ = train_model(training, train, card, name, project_folder())
         params = blocks["attribution"]
         context = make_context(
             model.eval(), sample_of(train), np.array(card["train"]["mean"]), Segmenter(params), precision

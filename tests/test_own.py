@@ -239,7 +239,7 @@ def test_a_network_is_tried_and_its_weights_looked_at_before_work_starts(folder,
         check_weights(blocks(weights=str(tmp_path / "seven.pt2")), ["random"], tmp_path)
 
 
-@pytest.mark.parametrize("weights", ["trained", "shipped", "own.pt2"])
+@pytest.mark.parametrize("weights", ["trained", "shipped", "shipped_small", "own.pt2"])
 def test_a_factory_without_a_state_dict_is_refused(weights):
     with pytest.raises(UserError, match=f"factory builds the module of a state dict, and weights is '{weights}'"):
         blocks(weights=weights, factory="own_networks:build")

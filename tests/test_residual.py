@@ -146,11 +146,12 @@ def test_a_sum_without_anything_to_bridge_is_refused():
         TrainingParams(residual=True, depth=1)
 
 
-def test_other_networks_take_the_form_of_a_shipped_one_from_its_card(tmp_path):
+@pytest.mark.parametrize(("weights", "file"), [("shipped", "digits.pt"), ("shipped_small", "digits_small_7.pt")])
+def test_other_networks_take_the_form_of_a_shipped_one_from_its_card(tmp_path, weights, file):
     model = build_network([1.0], [1.0], (4, 5, 6), depth=3, residual=True)
     recipe = {"widths": [4, 5, 6], "depth": 3, "residual": True, "epochs": 99}
-    ship(model.state_dict(), tmp_path / FOLDER / "digits.pt", {"recipe": recipe})
-    asked = TrainingParams(weights="shipped", epochs=2, seed=7)
+    ship(model.state_dict(), tmp_path / FOLDER / file, {"recipe": recipe})
+    asked = TrainingParams(weights=weights, epochs=2, seed=7)
     found = like_the_explained(asked, "digits", tmp_path)
     assert found == TrainingParams(epochs=2, seed=7, widths=(4, 5, 6), depth=3, residual=True)
     trained = TrainingParams(epochs=2)

@@ -90,6 +90,15 @@ def test_reports_of_other_parameters_or_code_are_no_seeds():
     assert list(newest_by_seed([other, of_seed(2), of_seed(0), of_seed(2)])) == [0, 2]
 
 
+def test_small_shipped_networks_are_one_for_each_seed():
+    found = [of_seed(0), of_seed(1), of_seed(2)]
+    for small in found[:2]:
+        small["parameters"]["training"]["weights"] = "shipped_small"
+    with pytest.raises(UserError, match="in nothing else: 1"):  # a trained one is not of their recipe
+        newest_by_seed(found)
+    assert list(newest_by_seed(found[:2])) == [0, 1]
+
+
 def test_what_the_headline_does_not_depend_on_may_differ_between_seeds():
     assert set(MAY_DIFFER["evaluation"]) < set(EvaluationParams.model_fields)
     assert set(MAY_DIFFER["attribution"]) < set(AttributionParams.model_fields)

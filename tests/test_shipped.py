@@ -13,7 +13,7 @@ from iic.bayes.inference import Posterior, sample_probabilities
 from iic.data.images import ImageSet
 from iic.errors import UserError
 from iic.files import record_path
-from iic.shipped import FOLDER, as_shipped, card_path, check_shipped, load_shipped, ship
+from iic.shipped import FOLDER, SMALL, as_shipped, card_path, check_shipped, load_shipped, network_path, ship
 from iic.shipping import ship_posterior
 
 SHIPPED = sorted((ROOT / FOLDER).glob("*.pt"))
@@ -38,6 +38,12 @@ def test_weights_come_back_and_an_altered_file_is_refused(tmp_path):
     path.unlink()
     with pytest.raises(UserError, match="There are no shipped weights"):
         check_shipped(path)
+
+
+def test_each_shipped_network_has_a_file_and_a_small_one_for_each_seed(tmp_path):
+    assert network_path(tmp_path, "mnist") == network_path(tmp_path, "mnist", seed=5) == tmp_path / FOLDER / "mnist.pt"
+    paths = {network_path(tmp_path, "mnist", SMALL, seed) for seed in range(3)}
+    assert len(paths | {network_path(tmp_path, "mnist")}) == 4
 
 
 class Shelf(dict):
@@ -108,6 +114,10 @@ def test_a_run_ships_and_a_run_uses_what_was_shipped(finished_run, tmp_path):
     shipped = kedro(project, "ship", "digits", "shapes")
     assert shipped.returncode == 0, shipped.stderr
     assert {p.name for p in (project / FOLDER).glob("*.pt")} == {"digits.pt", "digits_bayesian.pt", "shapes.pt"}
+    shipped = kedro(project, "ship", "--small", "digits")
+    assert shipped.returncode == 0, shipped.stderr
+    small = project / FOLDER / "digits_small_0.pt"
+    assert small.read_bytes() == (project / FOLDER / "digits.pt").read_bytes()
     clone = make_project(tmp_path / "clone")
     shutil.rmtree(clone / FOLDER, ignore_errors=True)
     shutil.copytree(project / FOLDER, clone / FOLDER)

@@ -303,6 +303,9 @@ def test_variance_shows_all_sources_with_their_intervals(sources):
     assert "digits" in figure.get_suptitle() and "beyond its sampling noise" in legend(figure)
     names = [label.get_text() for label in share.get_yticklabels()]
     assert names[1:] == ["segmentation\n(4 repeats)", "posterior\n(5 repeats, Bayesian network)"]
+    named = {"sources": {f"kernel_shap: {source}": row for source, row in table["sources"].items()}}
+    labels = drawn(variance_plot("digits", {**table, **named})).axes[0].get_yticklabels()
+    assert labels[1].get_text() == "Kernel SHAP: segmentation\n(4 repeats)"
 
 
 def test_variance_without_noise_or_interval(sources):

@@ -14,7 +14,7 @@ from iic.errors import UserError
 from iic.explainers.names import RANDOM_WEIGHTS, base_of
 from iic.explainers.possible import COALITIONS, check_budget, check_possible
 from iic.params import AttributionParams, BayesianParams, Block, DataParams, EvaluationParams, TrainingParams
-from iic.shipped import FOLDER, check_shipped, load_shipped
+from iic.shipped import FOLDER, NETWORKS, check_shipped, load_shipped, network_path
 
 if TYPE_CHECKING:
     from torch import nn
@@ -122,7 +122,7 @@ def check_explaining(blocks: dict[str, dict[str, Block]], methods: Iterable[str]
 
 def is_own(training: TrainingParams) -> bool:
     """Whether the network is the user's own."""
-    return training.weights not in ("trained", "shipped")
+    return training.weights not in ("trained", *NETWORKS)
 
 
 def check_weights(
@@ -143,8 +143,8 @@ def check_weights(
         training, rules = models["training"], models["attribution"].lrp_rules
         if models["bayesian"].weights == "shipped" and models["data"].channels == 1:
             check_shipped(project / FOLDER / f"{name}_bayesian.pt")
-        if training.weights == "shipped":
-            check_shipped(project / FOLDER / f"{name}.pt")
+        if training.weights in NETWORKS:
+            check_shipped(network_path(project, name, training.weights, training.seed))
         if training.weights == "trained" and training.device == "cuda":
             from iic.classifiers.precision import choose_device
 
@@ -221,8 +221,8 @@ def _network(name: str, models: dict[str, Block], project: Path) -> nn.Module:
         return load_own(project / training.weights, training.factory)
     from iic.classifiers.networks import build_network, network_from_state
 
-    if training.weights == "shipped":
-        return network_from_state(load_shipped(project / FOLDER / f"{name}.pt"))
+    if training.weights in NETWORKS:
+        return network_from_state(load_shipped(network_path(project, name, training.weights, training.seed)))
     import torch
 
     channels, classes = models["data"].channels, len(models["data"].class_names)

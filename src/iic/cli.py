@@ -82,15 +82,17 @@ def _loaded(datasets: tuple[str, ...]) -> Iterator[tuple[Any, Path]]:
 
 @cli.command(name="ship")
 @click.argument("datasets", nargs=-1, required=True)
-def ship(datasets: tuple[str, ...]) -> None:
+@click.option("--small", is_flag=True, help="As weights/<dataset>_small_<seed>.pt: training.weights=shipped_small.")
+def ship(datasets: tuple[str, ...], small: bool) -> None:
     """Write the newest networks of DATASETS to weights/, in float16, each with its model card."""
     from iic.selection import one_channel
+    from iic.shipped import SHIPPED, SMALL
     from iic.shipping import ship_network, ship_posterior
 
     with _loaded(datasets) as (context, project):
         for dataset in datasets:
-            click.echo(ship_network(context.catalog, dataset, project))
-        for dataset in one_channel(datasets, context.config_loader["parameters"]):
+            click.echo(ship_network(context.catalog, dataset, project, SMALL if small else SHIPPED))
+        for dataset in () if small else one_channel(datasets, context.config_loader["parameters"]):
             if context.catalog.exists(f"{dataset}.bayesian_report"):
                 click.echo(ship_posterior(context.catalog, dataset, project))
             else:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
+from iic.shipped import NETWORKS
+
 if TYPE_CHECKING:
     from iic.bayes.settings import Settings
 
@@ -44,8 +46,9 @@ class DataParams(Block):
 class TrainingParams(Block):
     """Where a network comes from, and the recipe if it is trained here; see `iic.classifiers.recipe.Recipe`.
 
-    `weights` is "trained" (here), "shipped" (the project's own, in `weights/`), or the path of your own network: a
-    torch.export file (.pt2), or a state dict (.pt) with `factory`, "package.module:function", that builds its module.
+    `weights` is "trained" (here), "shipped" (the project's own, in `weights/`), "shipped_small" (of `cifar10`: less
+    accurate, a fifth of the cost; the one of `seed`), or the path of your own network: a torch.export file (.pt2), or a
+    state dict (.pt) with `factory`, "package.module:function", that builds its module.
     """
 
     weights: str = "trained"
@@ -75,7 +78,7 @@ class TrainingParams(Block):
 
     @model_validator(mode="after")
     def _factory_has_weights(self) -> TrainingParams:
-        if self.factory is not None and (self.weights in ("trained", "shipped") or self.weights.endswith(".pt2")):
+        if self.factory is not None and (self.weights in ("trained", *NETWORKS) or self.weights.endswith(".pt2")):
             raise ValueError(
                 f"factory builds the module of a state dict, and weights is '{self.weights}': "
                 "give the path of the state dict, or leave factory out"

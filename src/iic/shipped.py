@@ -11,6 +11,13 @@ from iic.errors import UserError
 from iic.files import sha256, write_whole
 
 FOLDER = Path("weights")
+SHIPPED, SMALL = "shipped", "shipped_small"  # values of `training.weights`
+NETWORKS = (SHIPPED, SMALL)
+
+
+def network_path(project: Path, dataset: str, weights: str = SHIPPED, seed: int = 0) -> Path:
+    """Where a shipped network lies; of the small ones, which are for studies, there may be one for each seed."""
+    return project / FOLDER / (f"{dataset}_small_{seed}.pt" if weights == SMALL else f"{dataset}.pt")
 
 
 def as_shipped(state: dict) -> dict:

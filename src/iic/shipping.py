@@ -9,13 +9,13 @@ from typing import Any
 from iic.data.card import content_of
 from iic.errors import UserError
 from iic.files import record_path
-from iic.shipped import FOLDER, as_shipped, ship
+from iic.shipped import FOLDER, SHIPPED, as_shipped, network_path, ship
 
 TOLERANCE = 0.0005  # accuracy that float16 may cost: 0.05 percentage points
 
 
-def ship_network(catalog: Any, dataset: str, project: Path) -> Path:
-    """Write `weights/<dataset>.pt` and its card from the newest trained network; the path.
+def ship_network(catalog: Any, dataset: str, project: Path, name: str = SHIPPED) -> Path:
+    """Write the newest trained network and its card as the one that `training.weights` calls `name`; the path.
 
     Raises:
         UserError: no network was trained here, or float16 moves its test accuracy by more than `TOLERANCE`.
@@ -41,7 +41,7 @@ def ship_network(catalog: Any, dataset: str, project: Path) -> Path:
     rounded = network_from_state(as_shipped(model.state_dict()))
     halved = (predicted_class(rounded, torch.from_numpy(test.images)).numpy() == test.labels).mean()
     _check_rounding(dataset, halved, measured["test"]["accuracy"])
-    path = project / FOLDER / f"{dataset}.pt"
+    path = network_path(project, dataset, name, recipe["seed"])
     ship(
         model.state_dict(),
         path,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from iic.errors import UserError
+from iic.shipped import NETWORKS
 
 MANY = 64  # images that a network is tried with at once; explainers show more
 
@@ -61,7 +62,8 @@ def own_structure(weights: Path, factory: str | None) -> nn.Module:
             calls something else `temperature`.
     """
     if not weights.is_file():
-        raise UserError(f"There is no file {weights}: training.weights is 'trained', 'shipped' or a path.")
+        names = ", ".join(f"'{name}'" for name in ("trained", *NETWORKS))
+        raise UserError(f"There is no file {weights}: training.weights is {names} or a path.")
     if weights.suffix == ".pt2":
         check_export(weights)
         model = _exported(weights)

@@ -10,8 +10,10 @@ from iic.errors import UserError
 from iic.evaluation.comparison import same_sign
 from iic.explainers.names import EXPLAINERS
 from iic.provenance import REPORT_SCHEMA
+from iic.shipped import SMALL
 
 WANTED = 3  # training seeds
+OF_A_SEED = ("trained", SMALL)  # `training.weights` of which each seed has its own
 # the number of explained images, where things were computed, and what the headline does not depend on: the matrix,
 # properties, leakage, the planted shortcut; `fills` is not among it, because the explained network's precision is
 # chosen on images of every fill
@@ -37,7 +39,7 @@ def newest_by_seed(reports: Iterable[dict]) -> dict[int, dict]:
         UserError: fewer than two seeds, or two of them with the same network.
     """
     reports = [r for r in reports if r.get("schema") == REPORT_SCHEMA]  # fields of others mean something else
-    found = [r for r in reports if r["parameters"]["training"]["weights"] == "trained"]  # others are one network
+    found = [r for r in reports if r["parameters"]["training"]["weights"] in OF_A_SEED]  # others are one network
     like = _but_seed(found[-1]) if found else None
     by_seed = {r["parameters"]["training"]["seed"]: r for r in found if _but_seed(r) == like}
     networks: dict[str, int] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from iic.explainers.ranking import TOP
-from iic.report.style import BLUE, COLOURS, GREEN, GREY, new_figure
+from iic.report.style import BLUE, COLOURS, GREEN, GREY, new_figure, one_line
 from iic.report.uncertainty import named_once, whiskers
 
 PANELS = {  # figure -> words, value of repeats that have nothing in common, scale of the axis
@@ -53,7 +53,9 @@ def variance_plot(dataset: str, table: dict) -> Any:
 def _named(source: str, row: dict) -> str:
     """A source, its repeats, and the network that it varies: shares of different networks do not compare."""
     network = "" if row["network"] is None else f", {row['network']} network"
-    return f"{source.replace('_', ' ')}\n({row['repeats']} repeats{network})"
+    *method, varied = source.split(": ")
+    words = ": ".join([*map(one_line, method), varied.replace("_", " ")])
+    return f"{words}\n({row['repeats']} repeats{network})"
 
 
 def _dot(axis: Any, place: float, cell: dict, scale: float, **look: Any) -> None:

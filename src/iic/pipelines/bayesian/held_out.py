@@ -15,7 +15,7 @@ from iic.checks import is_own
 from iic.data.card import checksum
 from iic.data.images import ImageSet, hold_out
 from iic.params import TrainingParams
-from iic.shipped import FOLDER, check_shipped
+from iic.shipped import NETWORKS, check_shipped, network_path
 
 HELD = 500  # images on which thresholds are chosen, if the network's training held none out
 
@@ -34,8 +34,8 @@ def parted(train: ImageSet, training: TrainingParams) -> tuple[ImageSet, ImageSe
 
 def plain_part(training: TrainingParams, train: ImageSet, dataset: str, project: Path) -> Part:
     """What the plain network's training held out: trained here, shipped with a card that says so, or the user's own."""
-    if training.weights == "shipped":
-        card = check_shipped(project / FOLDER / f"{dataset}.pt")
+    if training.weights in NETWORKS:
+        card = check_shipped(network_path(project, dataset, training.weights, training.seed))
         return part_of(card["recipe"]) if card["train_sha256"] == checksum(train) else ()
     return () if is_own(training) else (training.n_validation, training.seed)
 

@@ -12,7 +12,7 @@ from iic.data.images import ImageSet, check_sides, hold_out
 from iic.files import sha256
 from iic.params import TrainingParams
 from iic.progress import bar
-from iic.shipped import FOLDER, check_shipped, load_shipped
+from iic.shipped import NETWORKS, check_shipped, load_shipped, network_path
 
 
 def checkpoint_path(project: Path, dataset: str) -> Path:
@@ -29,10 +29,10 @@ def train_model(
     """
     if params.weights == "trained":
         return _train(params, train, card, dataset, project)
-    if params.weights == "shipped":
+    if params.weights in NETWORKS:
         from iic.classifiers.networks import network_from_state
 
-        path = (project or Path()) / FOLDER / f"{dataset}.pt"
+        path = network_path(project or Path(), dataset, params.weights, params.seed)
         shipped = check_shipped(path, content_of(card))
         return network_from_state(load_shipped(path)), shipped["learning_curve"]
     from iic.classifiers.own import check_forward, load_own
@@ -44,9 +44,9 @@ def train_model(
 
 def like_the_explained(training: TrainingParams, dataset: str, project: Path) -> TrainingParams:
     """The recipe for networks of the explained one's form, trained here: a shipped one's form is in its card."""
-    if training.weights != "shipped":
+    if training.weights not in NETWORKS:
         return training
-    recipe = check_shipped(project / FOLDER / f"{dataset}.pt")["recipe"]
+    recipe = check_shipped(network_path(project, dataset, training.weights, training.seed))["recipe"]
     form = {name: recipe[name] for name in ("widths", "depth", "residual") if name in recipe}
     return TrainingParams(**{**training.model_dump(), "weights": "trained", **form})
 
