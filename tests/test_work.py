@@ -17,7 +17,7 @@ from iic.errors import UserError
 from iic.explainers.attributions import Attributions
 from iic.explainers.ranking import is_stable
 from iic.explainers.segmentation import Segmenter
-from iic.explainers.shards import MappedShards, read_attributions, write_attributions
+from iic.explainers.shards import MappedShards, read_attributions, unfinished, write_attributions
 from iic.explainers.work import derive_images, explain_outputs
 from iic.files import remove_partial
 
@@ -119,6 +119,7 @@ def test_a_killed_run_goes_on(tmp_path):
             os.kill(process.pid, signal.SIGKILL)
         assert len(remove_partial(tmp_path)) == 1  # what the next run's hook does first
         finished.append(len(list(tmp_path.glob("killed/*/*.numbers.npy"))))
+        assert [path.parent.name for path in unfinished(tmp_path)] == ["killed"]  # what that hook says is kept
     assert finished == [0, 1, 3]
     found = run(tmp_path / "killed")
     assert contents(found.folder) == contents(run(tmp_path / "whole").folder)

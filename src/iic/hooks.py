@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from iic.checks import check_bayesian, check_explaining, check_images, check_parameters, check_weights, is_own
 from iic.data.loading import raw_files
 from iic.errors import UserError
+from iic.explainers.shards import unfinished
 from iic.files import altered, record_path, remove_partial, sha256, write_record
 from iic.pipelines.training.nodes import checkpoint_path
 from iic.selection import one_channel, selected_datasets, selected_methods
@@ -84,6 +85,8 @@ class ProjectHooks:
                 self._check_same_network(dataset, catalog, f"{dataset}.accuracy_report" in pipeline.all_outputs())
         for path in remove_partial(self._project_path / "data"):
             log.info("Removed %s, left half-written by a run that was killed.", path)
+        for path in unfinished(self._project_path / "data" / "07_attributions"):
+            log.info("Kept %s, maps of a run that was killed: the same run goes on with them, no other does.", path)
         self._catalog, self._run = catalog, run_params.get("run_id")
         self._code = code_version(self._project_path)
         self._hashes: dict[Path, str] = {}

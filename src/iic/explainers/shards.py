@@ -116,6 +116,11 @@ def is_unfinished(folder: Path) -> bool:
     return folder.name.startswith(UNFINISHED)
 
 
+def unfinished(folder: Path) -> list[Path]:
+    """All folders of unfinished work below a folder: a run of the same work goes on with them, no other ever does."""
+    return sorted(folder.rglob(f"{UNFINISHED}*"))
+
+
 def is_finished(folder: Path, shard: int) -> bool:
     """Whether a shard is there whole."""
     return _path(folder, shard, "numbers").exists()
